@@ -1,0 +1,82 @@
+//! The VMM's callbacks, as the unit wants them.
+
+use core::ffi::c_void;
+use std::ffi::CString;
+
+use crate::Result;
+use crate::event::Event;
+use crate::ffi::error::invalid;
+use crate::ffi::outstruct::read_sized;
+use crate::ffi::types::NvtdOps;
+use crate::vmm::{LogLevel, Vmm};
+
+/// The ops table and the pointer that goes with it.
+pub(super) struct Callbacks {
+    ops: NvtdOps,
+    opaque: *mut c_void,
+}
+
+// SAFETY: the header demands that callbacks can be called from any thread that
+// calls into the unit; `opaque` is only handed back to them.
+unsafe impl Send for Callbacks {}
+// SAFETY: as above.
+unsafe impl Sync for Callbacks {}
+
+impl Callbacks {
+    /// Copy the table.
+    ///
+    /// # Safety
+    /// `ops` is NULL or can be read for ops->size bytes, and its callbacks stay
+    /// callable with `opaque` until the unit is destroyed.
+    pub unsafe fn new(ops: *const NvtdOps, opaque: *mut c_void) -> Result<Self> {
+        let none = NvtdOps {
+            size: size_of::<NvtdOps>(),
+            msi: None,
+            log: None,
+            event: None,
+            source_id: None,
+        };
+        // SAFETY: as promised by the caller.
+        let ops = unsafe { read_sized(ops, "ops", none) }?;
+        if ops.msi.is_none() {
+            return Err(invalid(
+                "ops->msi is NULL; it is required, to deliver interrupts",
+            ));
+        }
+        Ok(Self { ops, opaque })
+    }
+}
+
+impl Vmm for Callbacks {
+    fn msi(&self, address: u64, data: u32) {
+        if let Some(msi) = self.ops.msi {
+            // SAFETY: the header's contract for callbacks.
+            unsafe { msi(self.opaque, address, data) }
+        }
+    }
+
+    fn log(&self, level: LogLevel, message: &str) {
+        if let Some(log) = self.ops.log {
+            let text = CString::new(message.replace('\0', "")).unwrap_or_default();
+            // SAFETY: the header's contract for callbacks; the text outlives the call.
+            unsafe { log(self.opaque, level as u32, text.as_ptr()) }
+        }
+    }
+
+    fn event(&self, event: Event, a: u64, b: u64, c: u64) {
+        if let Some(callback) = self.ops.event {
+            // SAFETY: the header's contract for callbacks.
+            unsafe { callback(self.opaque, event as u32, a, b, c) }
+        }
+    }
+
+    fn wants_events(&self) -> bool {
+        self.ops.event.is_some()
+    }
+
+    fn source_id(&self, tag: u64) -> Option<u16> {
+        let source_id = self.ops.source_id?;
+        // SAFETY: the header's contract for callbacks.
+        Some(unsafe { source_id(self.opaque, tag) })
+    }
+}

@@ -1,0 +1,173 @@
+//! Between the structures of the C ABI and the unit's own values.
+
+use crate::Result;
+use crate::ffi::error::invalid;
+use crate::ffi::types::*;
+use crate::translate::tables::Stages;
+use crate::unit::{
+    Answer, BindingState, Config, DeviceDescription, DeviceInfo, HostKind, Inject, Request, Stats,
+};
+
+/// Refuse bits that are not defined.
+fn only(name: &str, value: u64, known: u64) -> Result<()> {
+    if value & !known == 0 {
+        return Ok(());
+    }
+    Err(invalid(format!(
+        "{name} is {value:#x}, of which {:#x} is not defined; leave these bits 0",
+        value & !known
+    )))
+}
+
+impl Config {
+    pub(super) fn from_c(config: &NvtdConfig) -> Result<Self> {
+        let host = match config.host {
+            NVTD_HOST_NONE => HostKind::None,
+            NVTD_HOST_SOFT => HostKind::Soft,
+            other => {
+                return Err(invalid(format!(
+                    "config->host is {other}; use NVTD_HOST_NONE or NVTD_HOST_SOFT"
+                )));
+            }
+        };
+        let features = NVTD_FEATURE_CACHING_MODE | NVTD_FEATURE_FS1GP | NVTD_FEATURE_PASS_THROUGH;
+        only("config->features", config.features, features)?;
+        let injections = NVTD_INJECT_DROP_INVALIDATIONS | NVTD_INJECT_REFUSE_ALLOC;
+        only("config->inject", config.inject.into(), injections.into())?;
+        only("config->reserved", config.reserved.into(), 0)?;
+        Ok(Self {
+            host,
+            inject: Inject {
+                drop_invalidations: config.inject & NVTD_INJECT_DROP_INVALIDATIONS != 0,
+                refuse_alloc: config.inject & NVTD_INJECT_REFUSE_ALLOC != 0,
+            },
+            caching_mode: config.features & NVTD_FEATURE_CACHING_MODE != 0,
+            first_stage_1g: config.features & NVTD_FEATURE_FS1GP != 0,
+            pass_through: config.features & NVTD_FEATURE_PASS_THROUGH != 0,
+            address_width: config.address_width,
+        })
+    }
+}
+
+impl DeviceDescription {
+    pub(super) fn from_c(desc: &NvtdDevice) -> Result<Self> {
+        only(
+            "desc->flags",
+            desc.flags.into(),
+            NVTD_DEVICE_ASSIGNED.into(),
+        )?;
+        only("desc->reserved", desc.reserved.into(), 0)?;
+        Ok(Self {
+            tag: desc.tag,
+            source_id: desc.source_id,
+            assigned: desc.flags & NVTD_DEVICE_ASSIGNED != 0,
+        })
+    }
+}
+
+impl Request {
+    pub(super) fn from_c(request: &NvtdRequest) -> Result<Self> {
+        let known = NVTD_REQUEST_READ | NVTD_REQUEST_WRITE | NVTD_REQUEST_DEBUG;
+        only("request->flags", request.flags.into(), known.into())?;
+        only("request->reserved", request.reserved.into(), 0)?;
+        Ok(Self {
+            address: request.address,
+            read: request.flags & NVTD_REQUEST_READ != 0,
+            write: request.flags & NVTD_REQUEST_WRITE != 0,
+            debug: request.flags & NVTD_REQUEST_DEBUG != 0,
+        })
+    }
+}
+
+impl Answer {
+    pub(super) fn into_c(self) -> NvtdTranslation {
+        let empty = NvtdTranslation {
+            size: size_of::<NvtdTranslation>(),
+            address: 0,
+            page_size: crate::spec::PAGE_SIZE,
+            permissions: 0,
+            fault: 0,
+            diagnostic: 0,
+            reserved: 0,
+        };
+        match self.result {
+            Ok(translation) => {
+                let may = translation.permissions;
+                NvtdTranslation {
+                    address: translation.address,
+                    page_size: translation.page_size,
+                    permissions: (if may.read { NVTD_PERMISSION_READ } else { 0 })
+                        | (if may.write { NVTD_PERMISSION_WRITE } else { 0 }),
+                    ..empty
+                }
+            }
+            Err(fault) => NvtdTranslation {
+                fault: fault.reason.code().into(),
+                diagnostic: fault.diagnostic as u32,
+                ..empty
+            },
+        }
+    }
+}
+
+impl DeviceInfo {
+    pub(super) fn into_c(self) -> NvtdDeviceInfo {
+        NvtdDeviceInfo {
+            size: size_of::<NvtdDeviceInfo>(),
+            source_id: self.source_id,
+            domain_id: self.domain_id.unwrap_or(0),
+            state: match self.state {
+                BindingState::Direct => NVTD_STATE_DIRECT,
+                BindingState::Parent => NVTD_STATE_PARENT,
+                BindingState::Nested => NVTD_STATE_NESTED,
+                BindingState::Blocked => NVTD_STATE_BLOCKED,
+            },
+            pgtt: self
+                .stages
+                .map_or(0, |stages| stages.translation_type() as u32),
+            hwpt: self.hwpt.map_or(0, |hwpt| hwpt.0),
+            table: match self.stages {
+                Some(Stages::FirstStage { table, .. }) => table,
+                Some(Stages::PassThrough) | None => 0,
+            },
+            host_errno: self.host_errno.map_or(0, i32::unsigned_abs),
+            reserved: 0,
+            translations: self.translations,
+            cache_hits: self.cache_hits,
+            faults: self.faults,
+            stale_uses: self.stale_uses,
+        }
+    }
+}
+
+impl From<Stats> for NvtdStats {
+    fn from(stats: Stats) -> Self {
+        Self {
+            size: size_of::<Self>(),
+            translations: stats.translations,
+            cache_hits: stats.cache_hits,
+            walks: stats.walks,
+            stale_uses: stats.stale_uses,
+            faults: stats.faults,
+            fault_overflows: stats.fault_overflows,
+            mmio_ignored: stats.mmio_ignored,
+            descriptors: stats.descriptors,
+            descriptors_by_type: stats.descriptors_by_type,
+            queue_errors: stats.queue_errors,
+            status_write_errors: stats.status_write_errors,
+            msis: stats.msis,
+            hwpt_allocs: stats.hwpt_allocs,
+            hwpt_alloc_errors: stats.hwpt_alloc_errors,
+            hwpt_destroys: stats.hwpt_destroys,
+            attaches: stats.attaches,
+            detaches: stats.detaches,
+            attach_errors: stats.attach_errors,
+            invalidate_calls: stats.invalidate_calls,
+            invalidate_entries: stats.invalidate_entries,
+            invalidate_descriptors: stats.invalidate_descriptors,
+            invalidate_errors: stats.invalidate_errors,
+            invalidate_dropped: stats.invalidate_dropped,
+            memory_errors: stats.memory_errors,
+        }
+    }
+}

@@ -1,0 +1,269 @@
+//! Types of the C ABI. Their documentation is written for the reader of the
+//! generated header: C first, Rust second.
+
+use core::ffi::{c_char, c_void};
+
+/// Version of this interface: major in the upper 16 bits, minor in the lower.
+/// A caller refuses to run when nvtd_abi_version() reports another major number.
+pub const NVTD_ABI_VERSION: u32 = 0x0001_0000;
+
+/// Size in bytes of the register window that nvtd_mmio_read() and
+/// nvtd_mmio_write() serve; map it page-aligned.
+pub const NVTD_MMIO_SIZE: u64 = 0x1000;
+
+/// NvtdConfig.host: no host behind the unit. The unit walks the guest's tables
+/// itself for every device.
+pub const NVTD_HOST_NONE: u32 = 0;
+/// NvtdConfig.host: the embedded software host. It plays an iommufd kernel and
+/// its VT-d hardware for every device added with NVTD_DEVICE_ASSIGNED.
+pub const NVTD_HOST_SOFT: u32 = 1;
+
+/// NvtdConfig.features: report CAP.CM, so that the guest announces PASID-table
+/// entries that become present. Required when config.host is not NVTD_HOST_NONE.
+pub const NVTD_FEATURE_CACHING_MODE: u64 = 1;
+/// NvtdConfig.features: report CAP.FS1GP, 1 GiB pages in first-stage tables.
+pub const NVTD_FEATURE_FS1GP: u64 = 2;
+/// NvtdConfig.features: report ECAP.PT, pass-through PASID-table entries.
+pub const NVTD_FEATURE_PASS_THROUGH: u64 = 4;
+
+/// NvtdConfig.inject: drop every invalidation on its way to the host, while the
+/// guest is told that it completed. For proving that a test notices.
+pub const NVTD_INJECT_DROP_INVALIDATIONS: u32 = 1;
+/// NvtdConfig.inject: the software host refuses every nested HWPT allocation
+/// with ENOMEM. For proving that a refused device ends blocked.
+pub const NVTD_INJECT_REFUSE_ALLOC: u32 = 2;
+
+/// nvtd_ram_add() flags: the region cannot be written by devices.
+pub const NVTD_RAM_READ_ONLY: u32 = 1;
+
+/// NvtdDevice.flags: the device belongs to the host selected in NvtdConfig; its
+/// DMA goes through the HWPT that the host installed for it.
+pub const NVTD_DEVICE_ASSIGNED: u32 = 1;
+
+/// NvtdRequest.flags: the request reads memory.
+pub const NVTD_REQUEST_READ: u32 = 1;
+/// NvtdRequest.flags: the request writes memory.
+pub const NVTD_REQUEST_WRITE: u32 = 2;
+/// NvtdRequest.flags: a debugger's look. No fault is recorded, no accessed or
+/// dirty bit is set, nothing is cached.
+pub const NVTD_REQUEST_DEBUG: u32 = 4;
+
+/// NvtdTranslation.permissions: reading is allowed.
+pub const NVTD_PERMISSION_READ: u32 = 1;
+/// NvtdTranslation.permissions: writing is allowed.
+pub const NVTD_PERMISSION_WRITE: u32 = 2;
+
+/// NvtdDeviceInfo.state: the unit walks the guest's tables itself (no host).
+pub const NVTD_STATE_DIRECT: u32 = 0;
+/// NvtdDeviceInfo.state: attached to the nesting parent (guest-physical
+/// addresses): translation is off or the PASID-table entry is pass-through.
+pub const NVTD_STATE_PARENT: u32 = 1;
+/// NvtdDeviceInfo.state: attached to a nested HWPT.
+pub const NVTD_STATE_NESTED: u32 = 2;
+/// NvtdDeviceInfo.state: detached from everything; all DMA is blocked.
+pub const NVTD_STATE_BLOCKED: u32 = 3;
+
+/// NvtdOps.log level: something failed that the operator should know of.
+pub const NVTD_LOG_ERROR: u32 = 0;
+/// NvtdOps.log level: unusual but handled.
+pub const NVTD_LOG_WARN: u32 = 1;
+/// NvtdOps.log level: a change of state worth a line.
+pub const NVTD_LOG_INFO: u32 = 2;
+
+/// Callbacks into the VMM, given to nvtd_unit_create() and copied there.
+///
+/// Every callback gets the `opaque` of nvtd_unit_create() and is called from
+/// inside a call into the unit, on that call's thread, with no lock of the unit
+/// held. The unit starts no thread. Unless a callback says otherwise it may call
+/// any nvtd_ function but nvtd_unit_destroy().
+///
+/// `size` is sizeof(NvtdOps) as the caller was compiled; callbacks are only ever
+/// appended, and those beyond `size` count as NULL.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct NvtdOps {
+    /// sizeof(NvtdOps).
+    pub size: usize,
+    /// Required. Deliver a message-signalled interrupt: write `data` (32 bits) to
+    /// `address`. Called from nvtd_mmio_write() (invalidation and fault events)
+    /// and from nvtd_translate() (fault events), so possibly on any thread.
+    pub msi: Option<unsafe extern "C" fn(opaque: *mut c_void, address: u64, data: u32)>,
+    /// Optional. One line of text for the operator, without a newline; `level` is
+    /// one of NVTD_LOG_*. The text is valid during the call only. Lines that a
+    /// guest can cause are limited in number. Also called, with NVTD_LOG_ERROR,
+    /// just before the process aborts on an internal error; in that case it must
+    /// not call back into the unit.
+    pub log: Option<unsafe extern "C" fn(opaque: *mut c_void, level: u32, message: *const c_char)>,
+    /// Optional. One trace event: `event` is a number that nvtd_event_name()
+    /// names; the meaning of a, b and c is listed with the event in
+    /// docs/events.md. Called very often when something listens; keep it short.
+    pub event:
+        Option<unsafe extern "C" fn(opaque: *mut c_void, event: u32, a: u64, b: u64, c: u64)>,
+    /// Optional. The present requester ID (bus << 8 | devfn) of the device that was
+    /// added with `tag`. A VMM whose guest can renumber buses gives it; without it
+    /// NvtdDevice.source_id holds for the life of the device. Must not call
+    /// back into the unit. Called on any thread that calls into the unit.
+    pub source_id: Option<unsafe extern "C" fn(opaque: *mut c_void, tag: u64) -> u16>,
+}
+
+/// What the unit is to be. Start from nvtd_config_default().
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct NvtdConfig {
+    /// sizeof(NvtdConfig); fields beyond it take their default.
+    pub size: usize,
+    /// One of NVTD_HOST_*.
+    pub host: u32,
+    /// NVTD_INJECT_* bits; 0 outside of tests.
+    pub inject: u32,
+    /// NVTD_FEATURE_* bits.
+    pub features: u64,
+    /// Width in bits of the addresses devices use and of guest-physical
+    /// addresses: 48, or 0 for the widest the unit supports (48).
+    pub address_width: u32,
+    /// Must be 0.
+    pub reserved: u32,
+}
+
+/// A device behind the unit, for nvtd_device_add().
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct NvtdDevice {
+    /// sizeof(NvtdDevice).
+    pub size: usize,
+    /// The VMM's own name for the device, handed back to NvtdOps.source_id.
+    pub tag: u64,
+    /// Requester ID (bus << 8 | devfn); used when NvtdOps.source_id is NULL.
+    pub source_id: u16,
+    /// Must be 0.
+    pub reserved: u16,
+    /// NVTD_DEVICE_* bits.
+    pub flags: u32,
+}
+
+/// One DMA request, for nvtd_translate().
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct NvtdRequest {
+    /// sizeof(NvtdRequest).
+    pub size: usize,
+    /// Address the device put on the bus (untranslated).
+    pub address: u64,
+    /// NVTD_REQUEST_* bits; at least one of READ and WRITE.
+    pub flags: u32,
+    /// Must be 0.
+    pub reserved: u32,
+}
+
+/// Answer of nvtd_translate(). Fields beyond the caller's `size` are left out.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct NvtdTranslation {
+    /// sizeof(NvtdTranslation), set by the caller.
+    pub size: usize,
+    /// Guest-physical address of the request's byte; 0 with a fault.
+    pub address: u64,
+    /// Size in bytes, a power of two from 4096, of the naturally aligned page around
+    /// `address` for which the answer holds; 4096 with a fault.
+    pub page_size: u64,
+    /// NVTD_PERMISSION_* bits of that page; 0 with a fault.
+    pub permissions: u32,
+    /// 0, or the fault reason (VT-d 7.1.3) with which the request was refused.
+    pub fault: u32,
+    /// 0, or a finer reason, named by nvtd_diagnostic_name().
+    pub diagnostic: u32,
+    /// Always 0.
+    pub reserved: u32,
+}
+
+/// State of one device, from nvtd_device_info(). Fields beyond the caller's
+/// `size` are left out.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct NvtdDeviceInfo {
+    /// sizeof(NvtdDeviceInfo), set by the caller.
+    pub size: usize,
+    /// Requester ID (bus << 8 | devfn).
+    pub source_id: u16,
+    /// Domain ID in the PASID-table entry in use, 0 without one.
+    pub domain_id: u16,
+    /// One of NVTD_STATE_*.
+    pub state: u32,
+    /// PGTT of the PASID-table entry in use (VT-d 9.6: 1 first-stage, 4
+    /// pass-through), 0 without one.
+    pub pgtt: u32,
+    /// ID of the host's HWPT the device is attached to, 0 without one.
+    pub hwpt: u32,
+    /// Guest-physical address of the first-stage table in use, 0 without one.
+    pub table: u64,
+    /// 0, or the errno (positive) with which the host refused this device's
+    /// configuration; the device is then NVTD_STATE_BLOCKED.
+    pub host_errno: u32,
+    /// Always 0.
+    pub reserved: u32,
+    /// Requests translated since the device was added or the unit reset.
+    pub translations: u64,
+    /// Of these, answered from the host's translation cache.
+    pub cache_hits: u64,
+    /// Requests refused with a fault.
+    pub faults: u64,
+    /// Cached translations that were used although a fresh walk answers otherwise.
+    pub stale_uses: u64,
+}
+
+/// Counters of the unit since it was created or reset, from nvtd_stats().
+/// Fields beyond the caller's `size` are left out; fields are only appended.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+pub struct NvtdStats {
+    /// sizeof(NvtdStats), set by the caller.
+    pub size: usize,
+    /// Requests given to nvtd_translate(), debug looks excepted.
+    pub translations: u64,
+    /// Of these, answered from a translation cache.
+    pub cache_hits: u64,
+    /// Table walks made.
+    pub walks: u64,
+    /// Cached translations that were used although a fresh walk answers otherwise.
+    pub stale_uses: u64,
+    /// Requests refused with a fault.
+    pub faults: u64,
+    /// Faults that found no free fault recording register.
+    pub fault_overflows: u64,
+    /// Register accesses that were ignored: unaligned, wrong width or not defined.
+    pub mmio_ignored: u64,
+    /// Invalidation descriptors executed, waits included.
+    pub descriptors: u64,
+    /// Of these, by type: index is the descriptor type, 1 to 9.
+    pub descriptors_by_type: [u64; 16],
+    /// Invalidation queue errors (FSTS.IQE raised).
+    pub queue_errors: u64,
+    /// Wait status writes that did not hit writable RAM.
+    pub status_write_errors: u64,
+    /// Message-signalled interrupts sent.
+    pub msis: u64,
+    /// Nested HWPTs allocated by the host.
+    pub hwpt_allocs: u64,
+    /// Nested HWPT allocations that the host refused.
+    pub hwpt_alloc_errors: u64,
+    /// Nested HWPTs destroyed.
+    pub hwpt_destroys: u64,
+    /// Attachments of a device to an HWPT, replacements included.
+    pub attaches: u64,
+    /// Detachments of a device; its DMA is blocked afterwards.
+    pub detaches: u64,
+    /// Attach or detach calls that the host refused.
+    pub attach_errors: u64,
+    /// Invalidate calls made on the host.
+    pub invalidate_calls: u64,
+    /// Entries in those calls.
+    pub invalidate_entries: u64,
+    /// Guest descriptors from which those entries came.
+    pub invalidate_descriptors: u64,
+    /// Invalidate calls that the host refused, fully or in part.
+    pub invalidate_errors: u64,
+    /// Invalidate entries that were dropped by NVTD_INJECT_DROP_INVALIDATIONS.
+    pub invalidate_dropped: u64,
+    /// Accesses to guest RAM that no region covers (tables, queue, status).
+    pub memory_errors: u64,
+}

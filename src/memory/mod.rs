@@ -1,0 +1,275 @@
+//! Guest RAM: the regions the VMM registered, read and written in place.
+//!
+//! This is the one place that turns a guest-physical address into a pointer. An
+//! access holds the region table's read lock, so when [`GuestMemory::remove`]
+//! returns nothing touches the region any more. Guest processors write the same
+//! memory at the same time: every access is one atomic load, store or exchange.
+
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use parking_lot::RwLock;
+
+use crate::{Error, Result};
+
+/// Most regions that can be registered.
+pub const MAX_REGIONS: usize = 4096;
+
+/// Regions start, end and lie in the process at multiples of this many bytes, so
+/// that an aligned access never straddles two.
+const ALIGNMENT: u64 = 8;
+
+/// Why guest RAM could not be accessed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MemoryError {
+    /// No region covers the address.
+    NotRam,
+    /// The region is read-only.
+    ReadOnly,
+    /// The address is not a multiple of the access size.
+    Misaligned,
+}
+
+/// What a device may do with a page of guest RAM.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PageKind {
+    /// Registered for reading and writing.
+    Writable,
+    /// Registered read-only.
+    ReadOnly,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Region {
+    gpa: u64,
+    size: u64,
+    host: *mut u8,
+    read_only: bool,
+}
+
+// SAFETY: the pointer is only used for atomic accesses inside the region, which
+// `GuestMemory::add` requires to be valid from any thread until it is removed.
+unsafe impl Send for Region {}
+// SAFETY: as above.
+unsafe impl Sync for Region {}
+
+impl Region {
+    /// Address after the last byte; `add` made sure that it does not overflow.
+    fn end(&self) -> u64 {
+        self.gpa.saturating_add(self.size)
+    }
+}
+
+/// The region table: sorted by address, never overlapping.
+#[derive(Debug, Default)]
+pub struct GuestMemory {
+    regions: RwLock<Vec<Region>>,
+}
+
+impl GuestMemory {
+    /// Register `size` bytes of guest RAM at `gpa`, which the process has at `host`.
+    ///
+    /// # Errors
+    /// `EINVAL` for a NULL, empty, overflowing or misaligned region, `EEXIST` for
+    /// one that overlaps another, `ENOSPC` for one too many.
+    ///
+    /// # Safety
+    /// `host` is valid for reads, and unless `read_only` for writes, of `size`
+    /// bytes from any thread until [`Self::remove`] returns or `self` is dropped.
+    pub unsafe fn add(&self, gpa: u64, size: u64, host: *mut u8, read_only: bool) -> Result<()> {
+        if host.is_null() {
+            return Err(Error::invalid(
+                "host is NULL; pass where the process has the RAM",
+            ));
+        }
+        if size == 0 {
+            return Err(Error::invalid(
+                "size is 0; a RAM region has at least 8 bytes",
+            ));
+        }
+        let host_address = host.addr() as u64;
+        if [gpa, size, host_address]
+            .iter()
+            .any(|value| value % ALIGNMENT != 0)
+        {
+            return Err(Error::invalid(format!(
+                "gpa {gpa:#x}, size {size:#x} and host {host_address:#x} must be multiples of 8"
+            )));
+        }
+        let Some(end) = gpa.checked_add(size) else {
+            return Err(Error::invalid(format!(
+                "gpa {gpa:#x} + size {size:#x} is beyond 64 bits; shorten the region"
+            )));
+        };
+        let mut regions = self.regions.write();
+        if regions.len() >= MAX_REGIONS {
+            return Err(Error::new(
+                libc::ENOSPC,
+                format!("there are {MAX_REGIONS} RAM regions already; remove one first"),
+            ));
+        }
+        let index = regions.partition_point(|region| region.gpa < gpa);
+        let before = index.checked_sub(1).and_then(|before| regions.get(before));
+        let overlapped = before
+            .filter(|region| region.end() > gpa)
+            .or_else(|| regions.get(index).filter(|region| region.gpa < end));
+        if let Some(other) = overlapped {
+            return Err(Error::new(
+                libc::EEXIST,
+                format!(
+                    "RAM at {gpa:#x} size {size:#x} overlaps the region at {:#x} size {:#x}; \
+                     remove that one first",
+                    other.gpa, other.size
+                ),
+            ));
+        }
+        regions.insert(
+            index,
+            Region {
+                gpa,
+                size,
+                host,
+                read_only,
+            },
+        );
+        Ok(())
+    }
+
+    /// Take a region back, exactly as it was registered. No access to it is under
+    /// way or begins once this returns.
+    ///
+    /// # Errors
+    /// `ENOENT` if no region has this address and size.
+    pub fn remove(&self, gpa: u64, size: u64) -> Result<()> {
+        let mut regions = self.regions.write();
+        match regions
+            .iter()
+            .position(|region| region.gpa == gpa && region.size == size)
+        {
+            Some(index) => {
+                regions.remove(index);
+                Ok(())
+            }
+            None => Err(Error::new(
+                libc::ENOENT,
+                format!(
+                    "no RAM region at {gpa:#x} has size {size:#x}; remove regions exactly as they \
+                     were added"
+                ),
+            )),
+        }
+    }
+
+    /// Run `access` on the pointer to `size` bytes at `gpa`. `size` is a power of
+    /// two up to 8, so an aligned access lies within one region.
+    fn with<T>(
+        &self,
+        gpa: u64,
+        size: u64,
+        write: bool,
+        access: impl FnOnce(*mut u8) -> T,
+    ) -> core::result::Result<T, MemoryError> {
+        if gpa & size.wrapping_sub(1) != 0 {
+            return Err(MemoryError::Misaligned);
+        }
+        let regions = self.regions.read();
+        let region = find(&regions, gpa).ok_or(MemoryError::NotRam)?;
+        if write && region.read_only {
+            return Err(MemoryError::ReadOnly);
+        }
+        let offset =
+            usize::try_from(gpa.wrapping_sub(region.gpa)).map_err(|_| MemoryError::NotRam)?;
+        Ok(access(region.host.wrapping_add(offset)))
+    }
+
+    /// Read a naturally aligned little-endian qword.
+    ///
+    /// # Errors
+    /// See [`MemoryError`].
+    pub fn read_u64(&self, gpa: u64) -> core::result::Result<u64, MemoryError> {
+        self.with(gpa, 8, false, |pointer| {
+            // SAFETY: `pointer` is 8-aligned, inside a region that stays valid
+            // while `with` holds the lock, and only accessed atomically.
+            let value = unsafe { AtomicU64::from_ptr(pointer.cast()) };
+            u64::from_le(value.load(Ordering::Acquire))
+        })
+    }
+
+    /// Read `N` qwords, each atomically.
+    ///
+    /// # Errors
+    /// See [`MemoryError`].
+    pub fn read_qwords<const N: usize>(
+        &self,
+        gpa: u64,
+    ) -> core::result::Result<[u64; N], MemoryError> {
+        let mut qwords = [0; N];
+        let mut address = gpa;
+        for qword in &mut qwords {
+            *qword = self.read_u64(address)?;
+            address = address.checked_add(8).ok_or(MemoryError::NotRam)?;
+        }
+        Ok(qwords)
+    }
+
+    /// Write a naturally aligned little-endian dword.
+    ///
+    /// # Errors
+    /// See [`MemoryError`].
+    pub fn write_u32(&self, gpa: u64, value: u32) -> core::result::Result<(), MemoryError> {
+        self.with(gpa, 4, true, |pointer| {
+            // SAFETY: as in `read_u64`, 4-aligned and in a writable region.
+            let target = unsafe { AtomicU32::from_ptr(pointer.cast()) };
+            target.store(value.to_le(), Ordering::Release);
+        })
+    }
+
+    /// Replace the qword `old` at `gpa` by `new`. False if it was not `old`.
+    ///
+    /// # Errors
+    /// See [`MemoryError`].
+    pub fn compare_exchange_u64(
+        &self,
+        gpa: u64,
+        old: u64,
+        new: u64,
+    ) -> core::result::Result<bool, MemoryError> {
+        self.with(gpa, 8, true, |pointer| {
+            // SAFETY: as in `read_u64`, in a writable region.
+            let target = unsafe { AtomicU64::from_ptr(pointer.cast()) };
+            target
+                .compare_exchange(
+                    old.to_le(),
+                    new.to_le(),
+                    Ordering::AcqRel,
+                    Ordering::Acquire,
+                )
+                .is_ok()
+        })
+    }
+
+    /// What is the page of `size` bytes (a power of two) around `gpa` to a device?
+    /// None unless one region holds all of it, as a host can map only whole pages.
+    pub fn page(&self, gpa: u64, size: u64) -> Option<PageKind> {
+        let start = gpa & !size.wrapping_sub(1);
+        let regions = self.regions.read();
+        let region = find(&regions, start)?;
+        if region.end().wrapping_sub(start) < size {
+            return None;
+        }
+        Some(if region.read_only {
+            PageKind::ReadOnly
+        } else {
+            PageKind::Writable
+        })
+    }
+}
+
+/// The region that holds the byte at `gpa`.
+fn find(regions: &[Region], gpa: u64) -> Option<&Region> {
+    let after = regions.partition_point(|region| region.gpa <= gpa);
+    let region = regions.get(after.checked_sub(1)?)?;
+    (gpa < region.end()).then_some(region)
+}
+
+#[cfg(test)]
+mod tests;

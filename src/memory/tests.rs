@@ -1,0 +1,98 @@
+use super::*;
+use crate::spec::PAGE_SIZE;
+
+/// RAM of a test, aligned to a page.
+struct Ram {
+    pages: Vec<[u64; 512]>,
+}
+
+impl Ram {
+    fn new(pages: usize) -> Self {
+        Self {
+            pages: vec![[0; 512]; pages],
+        }
+    }
+
+    fn pointer(&mut self) -> *mut u8 {
+        self.pages.as_mut_ptr().cast()
+    }
+}
+
+fn add(memory: &GuestMemory, gpa: u64, ram: &mut Ram, read_only: bool) -> Result<()> {
+    let size = ram.pages.len() as u64 * PAGE_SIZE;
+    // SAFETY: every test keeps `ram` longer than `memory`.
+    unsafe { memory.add(gpa, size, ram.pointer(), read_only) }
+}
+
+#[test]
+fn values_go_where_the_region_says() {
+    let (mut low, mut high) = (Ram::new(2), Ram::new(1));
+    let memory = GuestMemory::default();
+    add(&memory, 0x10_0000, &mut high, false).unwrap();
+    add(&memory, 0, &mut low, false).unwrap();
+
+    memory.write_u32(0x10_0004, 0xdead_beef).unwrap();
+    assert_eq!(memory.read_u64(0x10_0000), Ok(0xdead_beef_0000_0000));
+    assert_eq!(memory.compare_exchange_u64(0x1ff8, 0, 7), Ok(true));
+    assert_eq!(memory.compare_exchange_u64(0x1ff8, 0, 8), Ok(false));
+    assert_eq!(memory.read_qwords::<2>(0x1ff0), Ok([0, 7]));
+}
+
+#[test]
+fn accesses_outside_are_refused() {
+    let (mut ram, mut rom) = (Ram::new(1), Ram::new(1));
+    let memory = GuestMemory::default();
+    add(&memory, 0x1000, &mut ram, false).unwrap();
+    add(&memory, 0x8000, &mut rom, true).unwrap();
+
+    for gpa in [0, 0xff8, 0x2000, 0x7ff8, 0x9000, u64::MAX - 7] {
+        assert_eq!(memory.read_u64(gpa), Err(MemoryError::NotRam), "{gpa:#x}");
+    }
+    assert_eq!(memory.read_u64(0x1004), Err(MemoryError::Misaligned));
+    assert_eq!(memory.write_u32(0x8000, 1), Err(MemoryError::ReadOnly));
+    assert_eq!(memory.read_u64(0x8000), Ok(0));
+    assert_eq!(memory.read_qwords::<2>(0x1ff8), Err(MemoryError::NotRam));
+}
+
+#[test]
+fn bad_regions_are_refused_whole() {
+    let (mut ram, mut other) = (Ram::new(2), Ram::new(4));
+    let memory = GuestMemory::default();
+    add(&memory, 0x2000, &mut ram, false).unwrap();
+    for gpa in [0x0, 0x1000, 0x2000, 0x3000] {
+        assert_eq!(
+            add(&memory, gpa, &mut other, false).unwrap_err().errno(),
+            libc::EEXIST
+        );
+    }
+    assert_eq!(
+        add(&memory, u64::MAX - 0xfff, &mut other, false)
+            .unwrap_err()
+            .errno(),
+        libc::EINVAL
+    );
+    assert_eq!(
+        add(&memory, 0x4004, &mut other, false).unwrap_err().errno(),
+        libc::EINVAL
+    );
+    assert_eq!(
+        memory.remove(0x2000, 0x1000).unwrap_err().errno(),
+        libc::ENOENT
+    );
+    assert_eq!(memory.read_u64(0x4000), Err(MemoryError::NotRam));
+    memory.remove(0x2000, 0x2000).unwrap();
+    assert_eq!(memory.read_u64(0x2000), Err(MemoryError::NotRam));
+}
+
+#[test]
+fn a_page_counts_only_when_a_region_holds_all_of_it() {
+    let (mut ram, mut rom) = (Ram::new(2), Ram::new(1));
+    let memory = GuestMemory::default();
+    add(&memory, 0x1800, &mut ram, false).unwrap();
+    add(&memory, 0x8000, &mut rom, true).unwrap();
+    assert_eq!(memory.page(0x1800, PAGE_SIZE), None);
+    assert_eq!(memory.page(0x2fff, PAGE_SIZE), Some(PageKind::Writable));
+    assert_eq!(memory.page(0x3000, PAGE_SIZE), None);
+    assert_eq!(memory.page(0x8010, PAGE_SIZE), Some(PageKind::ReadOnly));
+    assert_eq!(memory.page(0x2000, 1 << 21), None);
+}

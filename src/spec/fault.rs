@@ -1,0 +1,70 @@
+//! Fault reasons (section 7.1.3).
+
+/// Why a request was refused: the FR field of a fault recording register. All
+/// but [`FaultReason::ContextInvalidLegacy`] are scalable-mode reasons.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum FaultReason {
+    /// LCT.3: a legacy-mode context entry is programmed in a way the hardware
+    /// does not support.
+    ContextInvalidLegacy = 0x03,
+    /// RTA.2: RTADDR.TTM has a reserved value.
+    RootTableMode = 0x30,
+    /// SRT.1: the root entry could not be read.
+    RootAccess = 0x38,
+    /// SRT.2: the root entry is not present.
+    RootNotPresent = 0x39,
+    /// SRT.3: a reserved field of the root entry is not 0.
+    RootReserved = 0x3a,
+    /// SCT.1: the context entry could not be read.
+    ContextAccess = 0x40,
+    /// SCT.2: the context entry is not present.
+    ContextNotPresent = 0x41,
+    /// SCT.3: a reserved field of the context entry is not 0.
+    ContextReserved = 0x42,
+    /// SPD.1: the PASID directory entry could not be read.
+    DirectoryAccess = 0x50,
+    /// SPD.2: the PASID directory entry is not present.
+    DirectoryNotPresent = 0x51,
+    /// SPD.3: a reserved field of the PASID directory entry is not 0.
+    DirectoryReserved = 0x52,
+    /// SPT.1: the PASID entry could not be read.
+    PasidAccess = 0x58,
+    /// SPT.2: the PASID entry is not present.
+    PasidNotPresent = 0x59,
+    /// SPT.3: a reserved field of the PASID entry is not 0.
+    PasidReserved = 0x5a,
+    /// SPT.4: the PASID entry is programmed in a way the hardware does not
+    /// support.
+    PasidInvalid = 0x5b,
+    /// SFS.1: a first-stage paging entry other than the topmost could not be read.
+    FirstStageAccess = 0x70,
+    /// SFS.2: a first-stage paging entry is not present.
+    FirstStageNotPresent = 0x71,
+    /// SFS.3: a reserved field of a first-stage paging entry is not 0.
+    FirstStageReserved = 0x72,
+    /// SFS.4: the topmost first-stage entry could not be read.
+    FirstStageRootAccess = 0x73,
+    /// SSS.1: the second stage does not map an address that a walk of the first
+    /// stage, or its result, needs.
+    SecondStageAccess = 0x78,
+    /// SSS.2: the second stage does not permit the access.
+    SecondStagePermission = 0x79,
+    /// SGN.1: the address is not canonical for the first stage.
+    NotCanonical = 0x80,
+    /// SGN.2: a user request to a supervisor page.
+    Privilege = 0x81,
+    /// SGN.6: a write without write permission.
+    NoWrite = 0x85,
+    /// SGN.8: the translated address is in the interrupt range.
+    InterruptRange = 0x87,
+    /// SFS.10: the accessed or dirty bit could not be set.
+    AccessedDirty = 0x91,
+}
+
+impl FaultReason {
+    /// The FR value.
+    pub fn code(self) -> u8 {
+        self as u8
+    }
+}

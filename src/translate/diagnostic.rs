@@ -1,0 +1,91 @@
+//! Diagnostic codes: which check refused a request, finer than the fault reason.
+
+use core::ffi::CStr;
+
+macro_rules! diagnostics {
+    ($($(#[$doc:meta])* $variant:ident = $number:literal, $name:literal;)*) => {
+        /// Which check refused a request. Numbers are only ever appended.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        #[repr(u32)]
+        pub enum Diagnostic {
+            $($(#[$doc])* $variant = $number,)*
+        }
+
+        impl Diagnostic {
+            /// Name of a diagnostic number, "none" for 0, "unknown" for a number that
+            /// is none.
+            pub fn name_of(number: u32) -> &'static CStr {
+                match number { 0 => c"none", $($number => $name,)* _ => c"unknown" }
+            }
+        }
+    };
+}
+
+diagnostics! {
+    /// RTADDR.TTM asks for legacy mode.
+    LegacyMode = 1, c"legacy_mode";
+    /// RTADDR.TTM is reserved, or abort-DMA, which is not reported.
+    TableMode = 2, c"table_mode";
+    /// The root table is not in RAM.
+    RootAccess = 3, c"root_access";
+    /// Root entry not present.
+    RootNotPresent = 4, c"root_not_present";
+    /// Root entry: reserved bits.
+    RootReserved = 5, c"root_reserved";
+    /// The context table is not in RAM.
+    ContextAccess = 6, c"context_access";
+    /// Context entry not present.
+    ContextNotPresent = 7, c"context_not_present";
+    /// Context entry: reserved bits.
+    ContextReserved = 8, c"context_reserved";
+    /// Context entry: DTE, PASIDE or PRE without the capability.
+    ContextCapability = 9, c"context_capability";
+    /// The PASID directory is not in RAM.
+    DirectoryAccess = 10, c"directory_access";
+    /// PASID directory entry not present.
+    DirectoryNotPresent = 11, c"directory_not_present";
+    /// PASID directory entry: reserved bits.
+    DirectoryReserved = 12, c"directory_reserved";
+    /// The PASID table is not in RAM.
+    PasidAccess = 13, c"pasid_access";
+    /// PASID entry not present.
+    PasidNotPresent = 14, c"pasid_not_present";
+    /// PASID entry: reserved bits.
+    PasidReserved = 15, c"pasid_reserved";
+    /// PASID entry: a bit whose capability is not reported.
+    PasidCapability = 16, c"pasid_capability";
+    /// PASID entry: PGTT is reserved or its capability is not reported.
+    PasidTranslationType = 17, c"pasid_translation_type";
+    /// PASID entry: FSPM is reserved or its capability is not reported.
+    PasidPagingMode = 18, c"pasid_paging_mode";
+    /// PASID entry: FSPTPTR is beyond the address width.
+    PasidTablePointer = 19, c"pasid_table_pointer";
+    /// The address is not canonical.
+    NotCanonical = 20, c"not_canonical";
+    /// A first-stage table is not in RAM.
+    FirstStageAccess = 21, c"first_stage_access";
+    /// A first-stage entry is not present.
+    FirstStageNotPresent = 22, c"first_stage_not_present";
+    /// A first-stage entry: reserved bits.
+    FirstStageReserved = 23, c"first_stage_reserved";
+    /// A first-stage entry denies user requests.
+    FirstStageSupervisor = 24, c"first_stage_supervisor";
+    /// A first-stage entry denies writing.
+    FirstStageReadOnly = 25, c"first_stage_read_only";
+    /// The accessed or dirty bit could not be set: the entry is in read-only RAM.
+    AccessedDirtyReadOnly = 26, c"accessed_dirty_read_only";
+    /// The entries changed each time the accessed or dirty bit was to be set.
+    AccessedDirtyContended = 27, c"accessed_dirty_contended";
+    /// The translated address is in the interrupt range.
+    InterruptRange = 28, c"interrupt_range";
+    /// The host's second stage does not map the page.
+    ParentUnmapped = 29, c"parent_unmapped";
+    /// The host's second stage maps the page read-only.
+    ParentReadOnly = 30, c"parent_read_only";
+    /// The host refused the configuration; the device is blocked.
+    HostRefused = 31, c"host_refused";
+    /// The device is blocked until the guest announces its new configuration.
+    NotAnnounced = 32, c"not_announced";
+    /// The address is beyond the address width.
+    BeyondWidth = 33, c"beyond_width";
+}

@@ -1,0 +1,187 @@
+//! The devices behind the unit.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
+
+use parking_lot::Mutex;
+
+use super::binding::{Binding, BindingState};
+use super::stats::Counter;
+use crate::host::{HostDevice, HwptId};
+use crate::translate::tables::Stages;
+use crate::vmm::Vmm;
+use crate::{Error, Result};
+
+/// Most devices a unit can have: one for each requester ID.
+const MAX_DEVICES: usize = 1 << 16;
+
+/// A device to add.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DeviceDescription {
+    /// The VMM's name for it.
+    pub tag: u64,
+    /// Requester ID, if the VMM does not tell it later.
+    pub source_id: u16,
+    /// It belongs to the host.
+    pub assigned: bool,
+}
+
+/// State of a device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DeviceInfo {
+    /// Requester ID.
+    pub source_id: u16,
+    /// What its DMA goes through.
+    pub state: BindingState,
+    /// DID of the PASID entry in use.
+    pub domain_id: Option<u16>,
+    /// Tables in use.
+    pub stages: Option<Stages>,
+    /// HWPT it is attached to.
+    pub hwpt: Option<HwptId>,
+    /// Errno with which the host refused its configuration.
+    pub host_errno: Option<i32>,
+    /// Requests translated.
+    pub translations: u64,
+    /// Answered from the host's cache.
+    pub cache_hits: u64,
+    /// Refused.
+    pub faults: u64,
+    /// Uses of stale translations.
+    pub stale_uses: u64,
+}
+
+/// A device behind the unit.
+#[derive(Debug)]
+pub(super) struct Device {
+    tag: u64,
+    source_id: AtomicU16,
+    /// The host's name for it, if it is assigned.
+    pub host: Option<HostDevice>,
+    pub binding: Mutex<Binding>,
+    pub translations: Counter,
+    pub cache_hits: Counter,
+    pub faults: Counter,
+    pub stale_uses: Counter,
+}
+
+impl Device {
+    pub fn new(description: DeviceDescription, host: Option<HostDevice>) -> Self {
+        Self {
+            tag: description.tag,
+            source_id: AtomicU16::new(description.source_id),
+            host,
+            binding: Mutex::new(Binding::new(host.is_some())),
+            translations: Counter::default(),
+            cache_hits: Counter::default(),
+            faults: Counter::default(),
+            stale_uses: Counter::default(),
+        }
+    }
+
+    /// The requester ID as it was last asked for.
+    pub fn source_id(&self) -> u16 {
+        self.source_id.load(Ordering::Relaxed)
+    }
+
+    /// Ask the VMM for the requester ID. Called with no lock held.
+    pub fn refresh_source_id(&self, vmm: &dyn Vmm) -> u16 {
+        if let Some(source_id) = vmm.source_id(self.tag) {
+            self.source_id.store(source_id, Ordering::Relaxed);
+        }
+        self.source_id()
+    }
+
+    /// DID of the PASID entry in use.
+    pub fn domain_id(&self) -> Option<u16> {
+        self.binding
+            .lock()
+            .translated
+            .map(|translated| translated.domain_id)
+    }
+
+    pub fn clear_counters(&self) {
+        for counter in [
+            &self.translations,
+            &self.cache_hits,
+            &self.faults,
+            &self.stale_uses,
+        ] {
+            counter.clear();
+        }
+    }
+}
+
+/// All devices, by handle.
+#[derive(Debug, Default)]
+pub(super) struct Devices {
+    by_handle: BTreeMap<u32, Arc<Device>>,
+    last_handle: u32,
+}
+
+impl Devices {
+    /// Handles are not used again before 2^32 devices were added.
+    pub fn insert(&mut self, device: Arc<Device>) -> Result<u32> {
+        if self.by_handle.len() >= MAX_DEVICES {
+            return Err(Error::new(
+                libc::ENOSPC,
+                format!("there are {MAX_DEVICES} devices already; remove one first"),
+            ));
+        }
+        let mut handle = self.last_handle;
+        loop {
+            handle = handle.wrapping_add(1);
+            if handle != 0 && !self.by_handle.contains_key(&handle) {
+                break;
+            }
+        }
+        self.last_handle = handle;
+        self.by_handle.insert(handle, device);
+        Ok(handle)
+    }
+
+    pub fn get(&self, handle: u32) -> Result<Arc<Device>> {
+        self.by_handle
+            .get(&handle)
+            .cloned()
+            .ok_or_else(|| unknown(handle))
+    }
+
+    pub fn remove(&mut self, handle: u32) -> Result<Arc<Device>> {
+        self.by_handle
+            .remove(&handle)
+            .ok_or_else(|| unknown(handle))
+    }
+
+    /// Every device, for work that must not hold the table.
+    pub fn all(&self) -> Vec<Arc<Device>> {
+        self.by_handle.values().cloned().collect()
+    }
+
+    pub fn clear_counters(&self) {
+        for device in self.by_handle.values() {
+            device.clear_counters();
+        }
+    }
+
+    /// Nested HWPTs in use, each once: all, or those whose PASID entry names the
+    /// domain.
+    pub fn nested_hwpts(&self, domain_id: Option<u16>) -> Vec<HwptId> {
+        let mut hwpts: Vec<HwptId> = self
+            .by_handle
+            .values()
+            .filter_map(|device| device.binding.lock().nested_hwpt(domain_id))
+            .collect();
+        hwpts.sort_unstable();
+        hwpts.dedup();
+        hwpts
+    }
+}
+
+fn unknown(handle: u32) -> Error {
+    Error::new(
+        libc::ENOENT,
+        format!("there is no device {handle}; pass a handle that adding a device gave"),
+    )
+}

@@ -1,0 +1,153 @@
+//! Primary fault logging (7.2): the fault recording registers and FSTS.
+
+use super::config::FAULT_RECORDS;
+use super::outbox::Outbox;
+use super::signal::Signal;
+use crate::spec::fault::FaultReason;
+use crate::spec::registers::{FaultRecordHigh, FaultRecordLow, FaultStatus};
+
+/// A refused request, as it is recorded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Refused {
+    pub source_id: u16,
+    pub address: u64,
+    pub reason: FaultReason,
+    pub write: bool,
+}
+
+/// The log and the errors that share its status register and interrupt.
+#[derive(Debug, Default)]
+pub(super) struct FaultLog {
+    records: [(FaultRecordLow, FaultRecordHigh); FAULT_RECORDS],
+    /// The record that the next fault takes.
+    next: usize,
+    /// Where to begin the search for the first pending record.
+    first: usize,
+    /// PFO, IQE, ICE and ITE; PPF and FRI follow from the records.
+    sticky: FaultStatus,
+    pub signal: Signal,
+}
+
+impl FaultLog {
+    /// FSTS.
+    pub fn status(&self) -> FaultStatus {
+        match self.first_pending() {
+            Some(index) => self
+                .sticky
+                .with_pending(true)
+                .with_first_record(u8::try_from(index).unwrap_or(0)),
+            None => self.sticky,
+        }
+    }
+
+    fn first_pending(&self) -> Option<usize> {
+        let order = self
+            .records
+            .iter()
+            .enumerate()
+            .cycle()
+            .skip(self.first)
+            .take(FAULT_RECORDS);
+        order
+            .into_iter()
+            .find(|(_, (_, high))| high.fault())
+            .map(|(index, _)| index)
+    }
+
+    /// Anything that holds the interrupt back until software has seen to it?
+    fn is_settled(&self) -> bool {
+        self.status().into_bits() & !0xff00 == 0
+    }
+
+    /// Change the log; if that brings up the first condition, raise the interrupt.
+    fn signalling(&mut self, out: &mut Outbox, change: impl FnOnce(&mut Self)) {
+        let was_settled = self.is_settled();
+        change(self);
+        if was_settled && !self.is_settled() {
+            self.signal.raise(out);
+        }
+    }
+
+    /// Record a fault. False if there was no room: PFO is then set, and nothing is
+    /// recorded until software clears it.
+    pub fn record(&mut self, refused: Refused, out: &mut Outbox) -> bool {
+        if self.sticky.overflow() {
+            return false;
+        }
+        let mut recorded = false;
+        self.signalling(out, |log| recorded = log.store(refused));
+        recorded
+    }
+
+    fn store(&mut self, refused: Refused) -> bool {
+        let nothing_pending = self.first_pending().is_none();
+        let free = self
+            .records
+            .get_mut(self.next)
+            .filter(|(_, high)| !high.fault());
+        let Some(record) = free else {
+            self.sticky.set_overflow(true);
+            return false;
+        };
+        *record = (
+            FaultRecordLow::new().with_page(refused.address >> 12),
+            FaultRecordHigh::new()
+                .with_source_id(refused.source_id)
+                .with_reason(refused.reason.code())
+                .with_read(!refused.write)
+                .with_fault(true),
+        );
+        if nothing_pending {
+            self.first = self.next;
+        }
+        self.next = self.next.wrapping_add(1) % FAULT_RECORDS;
+        true
+    }
+
+    /// IQE is raised.
+    pub fn queue_error(&mut self, out: &mut Outbox) {
+        self.signalling(out, |log| log.sticky.set_queue_error(true));
+    }
+
+    /// Is IQE set?
+    pub fn has_queue_error(&self) -> bool {
+        self.sticky.queue_error()
+    }
+
+    pub fn read_low(&self, index: usize) -> u64 {
+        self.records
+            .get(index)
+            .map_or(0, |(low, _)| low.into_bits())
+    }
+
+    pub fn read_high(&self, index: usize) -> u64 {
+        self.records
+            .get(index)
+            .map_or(0, |(_, high)| high.into_bits())
+    }
+
+    /// Software writes the upper half of a record: F is cleared by writing 1.
+    pub fn write_high(&mut self, index: usize, written: u64) {
+        if let Some((_, high)) = self.records.get_mut(index) {
+            if FaultRecordHigh::from_bits(written).fault() {
+                high.set_fault(false);
+            }
+        }
+        if self.is_settled() {
+            self.signal.settle();
+        }
+    }
+
+    /// Software writes FSTS: PFO, IQE, ICE and ITE are cleared by writing 1.
+    pub fn write_status(&mut self, written: FaultStatus) {
+        let clear = FaultStatus::new()
+            .with_overflow(written.overflow())
+            .with_queue_error(written.queue_error())
+            .with_completion_error(written.completion_error())
+            .with_timeout_error(written.timeout_error());
+        self.sticky = FaultStatus::from_bits(self.sticky.into_bits() & !clear.into_bits());
+        if self.is_settled() {
+            self.signal.settle();
+        }
+    }
+}

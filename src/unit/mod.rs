@@ -1,0 +1,223 @@
+//! The remapping unit: the machine that the guest programs.
+//!
+//! [`Unit`] owns all architectural state behind one lock and is driven from
+//! outside only: register accesses ([`mmio`](Unit::mmio_write)) execute commands
+//! and drain the invalidation queue, [`Unit::translate`] answers DMA. Whatever is
+//! to be told to the VMM is collected in an [`outbox`] and delivered after the
+//! lock is released.
+
+mod batch;
+mod binding;
+mod config;
+mod device;
+mod fault_log;
+mod outbox;
+mod queue;
+mod registers;
+mod regmap;
+mod signal;
+mod stats;
+mod translate;
+
+use std::sync::Arc;
+
+use parking_lot::{Mutex, RwLock};
+
+use crate::event::Event;
+use crate::host::Host;
+use crate::host::soft::SoftHost;
+use crate::memory::GuestMemory;
+use crate::spec::registers::RootTableAddress;
+use crate::translate::tables::Capabilities;
+use crate::vmm::Vmm;
+use crate::{Error, Result};
+
+use binding::SharedHwpts;
+use device::Devices;
+use outbox::{LogBudget, Outbox};
+use registers::Registers;
+use stats::Counters;
+
+pub use binding::BindingState;
+pub use config::{Config, HostKind, Inject};
+pub use device::{DeviceDescription, DeviceInfo};
+pub use stats::{DESCRIPTOR_TYPES, Stats};
+pub use translate::{Answer, Request};
+
+/// Bytes in the register window.
+pub const MMIO_SIZE: u64 = 0x1000;
+
+/// A remapping unit. Every method may be called from any thread.
+pub struct Unit {
+    config: Config,
+    capabilities: Capabilities,
+    vmm: Arc<dyn Vmm>,
+    memory: Arc<GuestMemory>,
+    host: Option<Arc<SoftHost>>,
+    devices: RwLock<Devices>,
+    /// What translation needs of the registers; written under the state's lock.
+    control: RwLock<Control>,
+    state: Mutex<State>,
+    counters: Counters,
+    log_budget: LogBudget,
+}
+
+/// Registers and what the guest's commands have made of them.
+struct State {
+    registers: Registers,
+    hwpts: SharedHwpts,
+}
+
+/// Whether and through which tables requests are translated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct Control {
+    /// GSTS.TES.
+    enabled: bool,
+    /// The root table set with the last SRTP.
+    root: RootTableAddress,
+}
+
+impl Unit {
+    /// A unit in its power-on state.
+    ///
+    /// # Errors
+    /// `EINVAL`: values of `config` are not supported or do not go together.
+    pub fn new(config: Config, vmm: Arc<dyn Vmm>) -> Result<Self> {
+        let capabilities = config.capabilities()?;
+        let memory = Arc::new(GuestMemory::default());
+        let host = match config.host {
+            HostKind::None => None,
+            HostKind::Soft => {
+                let host = SoftHost::new(Arc::clone(&memory));
+                host.refuse_allocations(config.inject.refuse_alloc);
+                Some(Arc::new(host))
+            }
+        };
+        Ok(Self {
+            config,
+            capabilities,
+            vmm,
+            memory,
+            host,
+            devices: RwLock::default(),
+            control: RwLock::default(),
+            state: Mutex::new(State {
+                registers: Registers::default(),
+                hwpts: SharedHwpts::default(),
+            }),
+            counters: Counters::default(),
+            log_budget: LogBudget::new(),
+        })
+    }
+
+    /// Run `work` on the locked state, then tell the VMM what came up.
+    fn with_state<T>(&self, work: impl FnOnce(&mut State, &mut Outbox) -> T) -> T {
+        let mut out = Outbox::new(&*self.vmm);
+        let result = work(&mut self.state.lock(), &mut out);
+        self.deliver(out);
+        result
+    }
+
+    /// Guests may renumber buses; commands name devices by their present numbers.
+    fn refresh_source_ids(&self) {
+        let devices = self.devices.read().all();
+        for device in devices {
+            device.refresh_source_id(&*self.vmm);
+        }
+    }
+
+    fn deliver(&self, out: Outbox) {
+        self.counters.msis.add(out.deliver(&*self.vmm));
+    }
+
+    /// Registers, caches and counters as after power-on. Devices and RAM stay;
+    /// assigned devices are on the host's parent again.
+    pub fn reset(&self) {
+        self.refresh_source_ids();
+        self.with_state(|state, out| {
+            out.event(Event::Reset, [0; 3]);
+            state.registers = Registers::default();
+            *self.control.write() = Control::default();
+            self.sync_all(state, out);
+        });
+        self.devices.read().clear_counters();
+        self.counters.clear();
+    }
+
+    /// Register guest RAM.
+    ///
+    /// # Errors
+    /// As [`GuestMemory::add`].
+    ///
+    /// # Safety
+    /// As [`GuestMemory::add`], until [`Self::ram_remove`] returns or the unit is
+    /// dropped.
+    #[expect(unsafe_code, reason = "hands on the promise that the memory is valid")]
+    pub unsafe fn ram_add(
+        &self,
+        gpa: u64,
+        size: u64,
+        host: *mut u8,
+        read_only: bool,
+    ) -> Result<()> {
+        // SAFETY: the caller makes the same promise.
+        unsafe { self.memory.add(gpa, size, host, read_only) }?;
+        self.vmm
+            .event(Event::RamAdd, gpa, size, u64::from(read_only));
+        Ok(())
+    }
+
+    /// Take a RAM region back.
+    ///
+    /// # Errors
+    /// As [`GuestMemory::remove`].
+    pub fn ram_remove(&self, gpa: u64, size: u64) -> Result<()> {
+        self.memory.remove(gpa, size)?;
+        if let Some(host) = &self.host {
+            host.ram_removed();
+        }
+        self.vmm.event(Event::RamRemove, gpa, size, 0);
+        Ok(())
+    }
+
+    /// The counters.
+    pub fn stats(&self) -> Stats {
+        self.counters.read()
+    }
+
+    /// Read `size` bytes at `offset` of the register window.
+    ///
+    /// # Errors
+    /// `EINVAL`: the VMM asks for a size or place that is no register access.
+    pub fn mmio_read(&self, offset: u64, size: u32) -> Result<u64> {
+        check_window(offset, size)?;
+        Ok(self.with_state(|state, out| self.read_window(state, offset, size, out)))
+    }
+
+    /// Write `size` bytes at `offset` of the register window, and do what the guest
+    /// commands with it.
+    ///
+    /// # Errors
+    /// As [`Self::mmio_read`].
+    pub fn mmio_write(&self, offset: u64, size: u32, value: u64) -> Result<()> {
+        check_window(offset, size)?;
+        self.refresh_source_ids();
+        self.with_state(|state, out| self.write_window(state, offset, size, value, out));
+        Ok(())
+    }
+}
+
+fn check_window(offset: u64, size: u32) -> Result<()> {
+    if !matches!(size, 1 | 2 | 4 | 8) {
+        return Err(Error::invalid(format!(
+            "access size {size} is not 1, 2, 4 or 8"
+        )));
+    }
+    match offset.checked_add(u64::from(size)) {
+        Some(end) if end <= MMIO_SIZE => Ok(()),
+        _ => Err(Error::invalid(format!(
+            "offset {offset:#x} with size {size} is beyond the register window of {MMIO_SIZE:#x} \
+             bytes"
+        ))),
+    }
+}

@@ -1,0 +1,244 @@
+//! The invalidation queue (6.5.2): fetch, decode, execute, complete.
+
+use super::batch::{Batch, entry_of};
+use super::outbox::Outbox;
+use super::{State, Unit};
+use crate::event::Event;
+use crate::host::VtdS1Invalidate;
+use crate::spec::descriptors::{Descriptor, Generic, PageRange, PasidPages, Scope, SourceMatch};
+use crate::spec::registers::{QueueErrorInfo, QueueErrorRecord, TableMode};
+use crate::vmm::LogLevel;
+
+impl Unit {
+    /// Execute descriptors from IQH to IQT. At most one queue length of them, as
+    /// head and tail lie inside the queue and each step brings them nearer.
+    pub(super) fn drain(&self, state: &mut State, out: &mut Outbox) {
+        let mut batch = Batch::default();
+        if let Err(info) = self.drain_into(state, &mut batch, out) {
+            self.queue_error(state, info, out);
+        }
+        // A queue that ends without a wait has invalidated all the same.
+        self.submit(state, &mut batch, out);
+    }
+
+    fn drain_into(
+        &self,
+        state: &mut State,
+        batch: &mut Batch,
+        out: &mut Outbox,
+    ) -> Result<(), QueueErrorInfo> {
+        let registers = &state.registers;
+        let ready = registers.status.queued_invalidation() && !registers.faults.has_queue_error();
+        if !ready || registers.queue_head == registers.queue_tail {
+            return Ok(());
+        }
+        let (queue, tail) = (registers.queue_address, registers.queue_tail);
+        let step = queue.descriptor_size();
+        if !queue.wide() && TableMode::from(self.control.read().root) == TableMode::Scalable {
+            return Err(QueueErrorInfo::BadWidth);
+        }
+        if tail >= queue.bytes() {
+            return Err(QueueErrorInfo::BadTail);
+        }
+        if tail & step.wrapping_sub(1) != 0 {
+            return Err(QueueErrorInfo::MisalignedTail);
+        }
+        while state.registers.queue_head != tail {
+            let head = state.registers.queue_head;
+            let qwords = self.fetch(queue.address().wrapping_add(head), queue.wide())?;
+            let descriptor = Descriptor::decode(qwords)?;
+            let [low, high, ..] = qwords;
+            let kind = Generic::from_bits(low).kind();
+            self.counters.descriptor(kind);
+            out.event(Event::Descriptor, [u64::from(kind), low, high]);
+            self.execute(state, descriptor, batch, out);
+            let next = head.wrapping_add(step);
+            state.registers.queue_head = if next >= queue.bytes() { 0 } else { next };
+        }
+        Ok(())
+    }
+
+    fn fetch(&self, address: u64, wide: bool) -> Result<[u64; 4], QueueErrorInfo> {
+        let fetched = if wide {
+            self.memory.read_qwords::<4>(address)
+        } else {
+            self.memory
+                .read_qwords::<2>(address)
+                .map(|[low, high]| [low, high, 0, 0])
+        };
+        fetched.map_err(|_| {
+            self.counters.memory_errors.add(1);
+            QueueErrorInfo::FetchError
+        })
+    }
+
+    /// Stop the queue: IQH stays at the descriptor, IQERCD says why.
+    fn queue_error(&self, state: &mut State, info: QueueErrorInfo, out: &mut Outbox) {
+        let registers = &mut state.registers;
+        let (head, tail) = (registers.queue_head, registers.queue_tail);
+        self.counters.queue_errors.add(1);
+        out.event(Event::QueueError, [info as u64, head, tail]);
+        out.log(&self.log_budget, LogLevel::Warn, || {
+            format!("invalidation queue error {info:?} with head {head:#x} and tail {tail:#x}")
+        });
+        registers.queue_error = QueueErrorRecord::new().with_info(info as u8);
+        registers.faults.queue_error(out);
+    }
+
+    fn execute(
+        &self,
+        state: &mut State,
+        descriptor: Descriptor,
+        batch: &mut Batch,
+        out: &mut Outbox,
+    ) {
+        match descriptor {
+            Descriptor::ContextCache(scope) => {
+                self.submit(state, batch, out);
+                self.invalidate_context(state, scope, out);
+            }
+            Descriptor::PasidCache(scope) => {
+                self.submit(state, batch, out);
+                self.invalidate_pasid(state, scope, out);
+            }
+            Descriptor::Iotlb(scope) => self.collect_iotlb(state, scope, batch, out),
+            Descriptor::PasidIotlb {
+                domain_id,
+                pasid,
+                pages,
+            } => {
+                self.collect_pasid_iotlb(state, domain_id, pasid, pages, batch, out);
+            }
+            Descriptor::Wait {
+                status, interrupt, ..
+            } => {
+                self.submit(state, batch, out);
+                self.complete_wait(state, status, interrupt, out);
+            }
+            // Nothing is cached outside the host, which flushes device TLBs along
+            // with its own; there are no interrupt entries and no page requests.
+            Descriptor::DeviceTlb { .. }
+            | Descriptor::PasidDeviceTlb { .. }
+            | Descriptor::InterruptEntryCache { .. }
+            | Descriptor::PageGroupResponse { .. } => {}
+        }
+    }
+
+    /// Everything before the wait is done, as it is executed in order: fence and
+    /// page-request drain ask for nothing more.
+    fn complete_wait(
+        &self,
+        state: &mut State,
+        status: Option<(u64, u32)>,
+        interrupt: bool,
+        out: &mut Outbox,
+    ) {
+        if let Some((address, data)) = status {
+            match self.memory.write_u32(address, data) {
+                Ok(()) => out.event(Event::WaitDone, [address, u64::from(data), 0]),
+                Err(_) => {
+                    self.counters.status_write_errors.add(1);
+                    out.event(Event::WaitStatusError, [address, 0, 0]);
+                }
+            }
+        }
+        if interrupt {
+            state.registers.complete(out);
+        }
+    }
+
+    /// First-stage translations of a PASID are to be forgotten.
+    fn collect_pasid_iotlb(
+        &self,
+        state: &mut State,
+        domain_id: u16,
+        pasid: u32,
+        pages: PasidPages,
+        batch: &mut Batch,
+        out: &mut Outbox,
+    ) {
+        // Only requests without PASID, which use PASID 0, are translated.
+        if pasid == 0 {
+            self.collect(state, Some(domain_id), entry_of(pages), batch, out);
+        }
+    }
+
+    /// Type 2 names second-stage addresses, so whatever of the domain was cached by
+    /// first-stage address goes.
+    fn collect_iotlb(
+        &self,
+        state: &mut State,
+        scope: Scope<PageRange>,
+        batch: &mut Batch,
+        out: &mut Outbox,
+    ) {
+        let domain_id = match scope {
+            Scope::Global => None,
+            Scope::Domain(domain_id) | Scope::Fine(domain_id, _) => Some(domain_id),
+        };
+        self.collect(state, domain_id, VtdS1Invalidate::ALL, batch, out);
+    }
+
+    /// Ask for `entry` of every nested HWPT of the domain, or of every one.
+    fn collect(
+        &self,
+        state: &mut State,
+        domain_id: Option<u16>,
+        entry: VtdS1Invalidate,
+        batch: &mut Batch,
+        out: &mut Outbox,
+    ) {
+        let mut full = false;
+        for hwpt in self.devices.read().nested_hwpts(domain_id) {
+            full |= batch.add(hwpt, entry);
+        }
+        if full {
+            self.submit(state, batch, out);
+        }
+    }
+
+    /// Forget context entries: devices whose entry may have changed are looked up
+    /// again. Context entries have no domain ID in scalable mode, so a domain is
+    /// everything.
+    pub(super) fn invalidate_context(
+        &self,
+        state: &mut State,
+        scope: Scope<SourceMatch>,
+        out: &mut Outbox,
+    ) {
+        self.sync_where(state, out, |device| match scope {
+            Scope::Global | Scope::Domain(_) => true,
+            Scope::Fine(_, matching) => matching.matches(device.source_id()),
+        });
+    }
+
+    /// Forget PASID entries: look up again the devices that used one that is named,
+    /// and those that had none, as the named one may be theirs now.
+    fn invalidate_pasid(&self, state: &mut State, scope: Scope<u32>, out: &mut Outbox) {
+        self.sync_where(state, out, |device| {
+            let has = |domain_id| device.domain_id().is_none_or(|used| used == domain_id);
+            match scope {
+                Scope::Global => true,
+                Scope::Domain(domain_id) => has(domain_id),
+                Scope::Fine(domain_id, pasid) => pasid == 0 && has(domain_id),
+            }
+        });
+    }
+
+    /// An invalidation from the IOTLB register.
+    pub(super) fn invalidate_iotlb(
+        &self,
+        state: &mut State,
+        scope: Scope<PageRange>,
+        out: &mut Outbox,
+    ) {
+        let mut batch = Batch::default();
+        self.collect_iotlb(state, scope, &mut batch, out);
+        self.submit(state, &mut batch, out);
+    }
+
+    /// Forget every translation.
+    pub(super) fn invalidate_everything(&self, state: &mut State, out: &mut Outbox) {
+        self.invalidate_iotlb(state, Scope::Global, out);
+    }
+}

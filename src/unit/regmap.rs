@@ -1,0 +1,198 @@
+//! The register map: which register is where, and which part of it an access
+//! means. Odd accesses are sorted out here, once.
+
+use super::config::FAULT_RECORDS;
+use crate::spec::registers::offset;
+
+/// A register of the window.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Register {
+    Version,
+    Capability,
+    ExtendedCapability,
+    GlobalCommand,
+    GlobalStatus,
+    RootTableAddress,
+    ContextCommand,
+    FaultStatus,
+    Event(Source, EventRegister),
+    QueueHead,
+    QueueTail,
+    QueueAddress,
+    CompletionStatus,
+    QueueErrorRecord,
+    InvalidateAddress,
+    IotlbInvalidate,
+    FaultRecordLow(usize),
+    FaultRecordHigh(usize),
+}
+
+/// Which interrupt an event register belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Source {
+    Fault,
+    Completion,
+}
+
+/// The four registers of an interrupt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum EventRegister {
+    Control,
+    Data,
+    Address,
+    UpperAddress,
+}
+
+use EventRegister::{Address, Control, Data, UpperAddress};
+use Register::*;
+use Source::{Completion, Fault};
+
+/// Offset, bytes and name of each register but the fault records.
+const MAP: &[(u64, u64, Register)] = &[
+    (offset::VER, 4, Version),
+    (offset::CAP, 8, Capability),
+    (offset::ECAP, 8, ExtendedCapability),
+    (offset::GCMD, 4, GlobalCommand),
+    (offset::GSTS, 4, GlobalStatus),
+    (offset::RTADDR, 8, RootTableAddress),
+    (offset::CCMD, 8, ContextCommand),
+    (offset::FSTS, 4, FaultStatus),
+    (offset::FECTL, 4, Event(Fault, Control)),
+    (offset::FEDATA, 4, Event(Fault, Data)),
+    (offset::FEADDR, 4, Event(Fault, Address)),
+    (offset::FEUADDR, 4, Event(Fault, UpperAddress)),
+    (offset::IQH, 8, QueueHead),
+    (offset::IQT, 8, QueueTail),
+    (offset::IQA, 8, QueueAddress),
+    (offset::ICS, 4, CompletionStatus),
+    (offset::IECTL, 4, Event(Completion, Control)),
+    (offset::IEDATA, 4, Event(Completion, Data)),
+    (offset::IEADDR, 4, Event(Completion, Address)),
+    (offset::IEUADDR, 4, Event(Completion, UpperAddress)),
+    (offset::IQERCD, 8, QueueErrorRecord),
+    (offset::IVA, 8, InvalidateAddress),
+    (offset::IOTLB, 8, IotlbInvalidate),
+];
+
+/// Bytes in a fault recording register.
+const FAULT_RECORD_SIZE: u64 = 16;
+
+/// A register, or the half of one, that an access means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Target {
+    pub register: Register,
+    /// Position of the access in the register: 0, or 32 for the upper half.
+    pub shift: u32,
+    /// Bits of the register that the access means.
+    pub mask: u64,
+}
+
+/// What does an access of `size` bytes at `at` mean? None for what hardware leaves
+/// undefined: unaligned, not 4 or 8 bytes, 8 bytes of a 4-byte register, or no
+/// register at all.
+pub(super) fn locate(at: u64, size: u32) -> Option<Target> {
+    let size = u64::from(size);
+    if !matches!(size, 4 | 8) || at & size.saturating_sub(1) != 0 {
+        return None;
+    }
+    let (start, width, register) = find(at)?;
+    if size > width {
+        return None;
+    }
+    let shift = if at == start { 0 } else { 32 };
+    let mask = if size == 8 {
+        u64::MAX
+    } else {
+        0xffff_ffff << shift
+    };
+    Some(Target {
+        register,
+        shift,
+        mask,
+    })
+}
+
+fn find(at: u64) -> Option<(u64, u64, Register)> {
+    let fixed = MAP
+        .iter()
+        .find(|&&(start, width, _)| (start..start.saturating_add(width)).contains(&at));
+    fixed.copied().or_else(|| fault_record(at))
+}
+
+fn fault_record(at: u64) -> Option<(u64, u64, Register)> {
+    let within = at.checked_sub(offset::FRCD)?;
+    let index = usize::try_from(within / FAULT_RECORD_SIZE).ok()?;
+    if index >= FAULT_RECORDS {
+        return None;
+    }
+    let start = at & !7;
+    let low = within % FAULT_RECORD_SIZE < 8;
+    Some((
+        start,
+        8,
+        if low {
+            FaultRecordLow(index)
+        } else {
+            FaultRecordHigh(index)
+        },
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whole_registers_and_halves_are_found() {
+        let whole = Target {
+            register: Capability,
+            shift: 0,
+            mask: u64::MAX,
+        };
+        assert_eq!(locate(0x08, 8), Some(whole));
+        assert_eq!(
+            locate(0x0c, 4),
+            Some(Target {
+                shift: 32,
+                mask: 0xffff_ffff_0000_0000,
+                ..whole
+            })
+        );
+        let status = Target {
+            register: GlobalStatus,
+            shift: 0,
+            mask: 0xffff_ffff,
+        };
+        assert_eq!(locate(0x1c, 4), Some(status));
+        assert_eq!(locate(0x22c, 4).unwrap().register, FaultRecordHigh(0));
+        assert_eq!(locate(0x290, 8).unwrap().register, FaultRecordLow(7));
+    }
+
+    #[test]
+    fn odd_accesses_mean_nothing() {
+        for (at, size) in [
+            (0x18, 8), // two 4-byte registers
+            (0x0c, 8), // unaligned
+            (0x0a, 4),
+            (0x18, 1),
+            (0x18, 2),
+            (0x48, 4),  // no register
+            (0x2a0, 8), // behind the last fault record
+            (0xffc, 4),
+        ] {
+            assert_eq!(locate(at, size), None, "{at:#x} {size}");
+        }
+    }
+
+    #[test]
+    fn registers_do_not_overlap() {
+        for (index, &(start, width, register)) in MAP.iter().enumerate() {
+            for &(other, other_width, name) in &MAP[index + 1..] {
+                assert!(
+                    start + width <= other || other + other_width <= start,
+                    "{register:?} and {name:?}"
+                );
+            }
+        }
+    }
+}

@@ -1,0 +1,40 @@
+//! What the unit asks of the VMM it is linked into.
+
+use crate::event::Event;
+
+/// How serious a line for the operator is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub enum LogLevel {
+    /// Something failed that the operator should know of.
+    Error = 0,
+    /// Unusual but handled.
+    Warn = 1,
+    /// A change of state worth a line.
+    Info = 2,
+}
+
+/// Callbacks into the VMM. The unit calls them with none of its locks held, on
+/// the thread of the call it is working for.
+pub trait Vmm: Send + Sync {
+    /// Write the 32-bit `data` of a message-signalled interrupt to `address`.
+    fn msi(&self, address: u64, data: u32);
+
+    /// A line of text for the operator.
+    fn log(&self, level: LogLevel, message: &str);
+
+    /// A trace event; the arguments are listed with each [`Event`].
+    fn event(&self, event: Event, a: u64, b: u64, c: u64);
+
+    /// Does anybody listen to [`Vmm::event`]? Asked before events are made.
+    fn wants_events(&self) -> bool {
+        true
+    }
+
+    /// The present requester ID of the device added with `tag`, or None if the
+    /// one given when it was added holds.
+    fn source_id(&self, tag: u64) -> Option<u16> {
+        let _ = tag;
+        None
+    }
+}
