@@ -1,0 +1,370 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+#include "guest.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#define QUEUE_ENTRIES 256u
+#define DESCRIPTOR_SIZE 32u
+#define STATUS_DONE 2u /* what Linux has the unit write */
+
+static void on_msi(void *opaque, uint64_t address, uint32_t data)
+{
+    struct guest *g = opaque;
+
+    g->last_msi = (struct msi){ address, data };
+    __atomic_fetch_add(&g->msis, 1, __ATOMIC_RELAXED);
+}
+
+static void on_log(void *opaque, uint32_t level, const char *message)
+{
+    struct guest *g = opaque;
+
+    (void)level;
+    if (message && *message) {
+        __atomic_fetch_add(&g->log_lines, 1, __ATOMIC_RELAXED);
+    }
+}
+
+static void on_event(void *opaque, uint32_t event, uint64_t a, uint64_t b, uint64_t c)
+{
+    struct guest *g = opaque;
+
+    (void)event, (void)a, (void)b, (void)c;
+    __atomic_fetch_add(&g->events, 1, __ATOMIC_RELAXED);
+}
+
+struct guest *guest_new(uint32_t host, uint32_t inject)
+{
+    struct guest *g = calloc(1, sizeof(*g));
+    NvtdOps ops = { .size = sizeof(ops), .msi = on_msi, .log = on_log, .event = on_event };
+    NvtdConfig config = { .size = sizeof(config) };
+
+    assert_non_null(g);
+    assert_int_equal(nvtd_config_default(&config), 0);
+    config.host = host;
+    config.inject = inject;
+    assert_int_equal(nvtd_unit_create(&config, &ops, g, &g->unit), 0);
+    assert_non_null(g->unit);
+
+    /* Only the pages that a test touches take memory. */
+    g->ram = mmap(NULL, GUEST_RAM_SIZE, PROT_READ | PROT_WRITE,
+                  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    assert_ptr_not_equal(g->ram, MAP_FAILED);
+    assert_int_equal(nvtd_ram_add(g->unit, 0, GUEST_RAM_SIZE, g->ram, 0), 0);
+    g->heap = GUEST_HEAP;
+    g->status = guest_page(g);
+    g->device = guest_add_device(g, GUEST_SID, host == NVTD_HOST_NONE ? 0 : NVTD_DEVICE_ASSIGNED);
+    return g;
+}
+
+void guest_free(struct guest *g)
+{
+    nvtd_unit_destroy(g->unit);
+    munmap(g->ram, GUEST_RAM_SIZE);
+    free(g);
+}
+
+uint32_t guest_add_device(struct guest *g, uint16_t source_id, uint32_t flags)
+{
+    NvtdDevice desc = { .size = sizeof(desc), .tag = source_id, .source_id = source_id, .flags = flags };
+    uint32_t device = 0;
+
+    assert_int_equal(nvtd_device_add(g->unit, &desc, &device), 0);
+    assert_int_not_equal(device, 0);
+    return device;
+}
+
+uint64_t guest_pages(struct guest *g, unsigned count)
+{
+    uint64_t gpa = g->heap;
+
+    g->heap += count * 4 * KIB;
+    assert_true(g->heap <= 64 * MIB);
+    return gpa;
+}
+
+uint64_t guest_page(struct guest *g)
+{
+    return guest_pages(g, 1);
+}
+
+uint64_t *guest_qword(struct guest *g, uint64_t gpa)
+{
+    assert_true(gpa <= GUEST_RAM_SIZE - 8);
+    return (uint64_t *)(void *)(g->ram + gpa);
+}
+
+static uint64_t mmio_read(struct guest *g, uint64_t offset, uint32_t size)
+{
+    uint64_t value = ~0ull;
+
+    assert_int_equal(nvtd_mmio_read(g->unit, offset, size, &value), 0);
+    return value;
+}
+
+uint32_t read32(struct guest *g, uint64_t offset)
+{
+    uint64_t value = mmio_read(g, offset, 4);
+
+    assert_true(value <= UINT32_MAX);
+    return (uint32_t)value;
+}
+
+uint64_t read64(struct guest *g, uint64_t offset)
+{
+    return mmio_read(g, offset, 8);
+}
+
+void write32(struct guest *g, uint64_t offset, uint32_t value)
+{
+    assert_int_equal(nvtd_mmio_write(g->unit, offset, 4, value), 0);
+}
+
+void write64(struct guest *g, uint64_t offset, uint64_t value)
+{
+    assert_int_equal(nvtd_mmio_write(g->unit, offset, 8, value), 0);
+}
+
+void guest_command(struct guest *g, uint32_t bit, bool on)
+{
+    uint32_t shot = g->gcmd | (on ? bit : 0);
+
+    if (!on) {
+        shot &= ~bit;
+    }
+    write32(g, REG_GCMD, shot);
+    assert_int_equal(read32(g, REG_GSTS) & bit, on ? bit : 0);
+    if (bit != CMD_SRTP) {
+        g->gcmd = shot;
+    }
+}
+
+void guest_enable_queue(struct guest *g)
+{
+    g->queue = guest_pages(g, 2);
+    g->tail = 0;
+    write32(g, REG_IQT, 0);
+    write64(g, REG_IQA, g->queue | IQA_DW | IQA_8KIB);
+    guest_command(g, CMD_QIE, true);
+}
+
+void guest_enable_fault_event(struct guest *g)
+{
+    write32(g, REG_FEDATA, FAULT_MSI_DATA);
+    write32(g, REG_FEADDR, (uint32_t)FAULT_MSI_ADDRESS);
+    write32(g, REG_FEUADDR, 0);
+    write32(g, REG_FECTL, 0);
+    assert_int_equal(read32(g, REG_FECTL) & EVENT_IM, 0);
+    write32(g, REG_FSTS, read32(g, REG_FSTS));
+}
+
+void guest_set_root(struct guest *g)
+{
+    g->root = guest_page(g);
+    write64(g, REG_RTADDR, g->root | RTADDR_SMT);
+    guest_command(g, CMD_SRTP, true);
+    if (!CAP_ESRTPS(read64(g, REG_CAP))) {
+        guest_put(g, QI_CONTEXT_GLOBAL, 0);
+        guest_put(g, QI_PASID_GLOBAL, 0);
+        guest_put(g, QI_IOTLB_GLOBAL, 0);
+        guest_sync(g);
+    }
+}
+
+void guest_set_context(struct guest *g, uint16_t source_id, uint64_t qw0, uint64_t qw1)
+{
+    uint64_t *root = guest_qword(g, g->root + (source_id >> 8) * 16ull);
+    unsigned devfn = source_id & 0xff;
+    uint64_t *half = &root[devfn >= 0x80];
+    uint64_t *entry;
+
+    if (!(*half & PRESENT)) {
+        *half = guest_page(g) | PRESENT;
+    }
+    entry = guest_qword(g, (*half & ~0xfffull) + (devfn & 0x7f) * 32ull);
+    entry[1] = qw1;
+    entry[2] = entry[3] = 0;
+    entry[0] = qw0;
+}
+
+uint64_t guest_pasid_entry(struct guest *g, uint32_t pasid)
+{
+    assert_true(pasid < 64);
+    return g->pasid_table + pasid * 64ull;
+}
+
+void guest_set_pasid_entry(struct guest *g, uint32_t pasid, uint64_t qw0, uint64_t qw1, uint64_t qw2)
+{
+    uint64_t *entry = guest_qword(g, guest_pasid_entry(g, pasid));
+
+    entry[2] = qw2;
+    entry[1] = qw1;
+    entry[0] = qw0;
+}
+
+void guest_set_first_stage(struct guest *g, uint32_t pasid, uint16_t domain, uint64_t pml4)
+{
+    guest_set_pasid_entry(g, pasid, PRESENT | PASID_AW48 | PASID_PGTT(PGTT_FIRST),
+                          domain | PASID_PWSNP, pml4);
+}
+
+void guest_attach(struct guest *g, uint16_t source_id, uint32_t pdts)
+{
+    g->pasid_directory = guest_page(g);
+    g->pasid_table = guest_page(g);
+    *guest_qword(g, g->pasid_directory) = g->pasid_table | PRESENT;
+    guest_set_context(g, source_id, g->pasid_directory | CONTEXT_PDTS(pdts) | PRESENT, 0);
+    guest_put(g, QI_CONTEXT_DEVICE(0, source_id), 0);
+    guest_put(g, QI_IOTLB_DOMAIN(0), 0);
+    guest_sync(g);
+}
+
+void guest_boot(struct guest *g)
+{
+    guest_enable_queue(g);
+    guest_enable_fault_event(g);
+    guest_set_root(g);
+    guest_attach(g, GUEST_SID, 2);
+    g->pml4 = guest_page(g);
+    guest_set_first_stage(g, 0, GUEST_DID, g->pml4);
+    guest_flush_pasid(g, 0);
+    guest_command(g, CMD_TE, true);
+}
+
+uint64_t guest_descriptor(struct guest *g, uint32_t index)
+{
+    return g->queue + (index % QUEUE_ENTRIES) * DESCRIPTOR_SIZE;
+}
+
+void guest_put(struct guest *g, uint64_t qw0, uint64_t qw1)
+{
+    uint64_t *descriptor = guest_qword(g, guest_descriptor(g, g->tail));
+
+    descriptor[0] = qw0;
+    descriptor[1] = qw1;
+    descriptor[2] = descriptor[3] = 0;
+    g->tail = (g->tail + 1) % QUEUE_ENTRIES;
+}
+
+void guest_ring(struct guest *g)
+{
+    write32(g, REG_IQT, g->tail * DESCRIPTOR_SIZE);
+}
+
+void guest_submit(struct guest *g, uint64_t qw0, uint64_t qw1)
+{
+    guest_put(g, qw0, qw1);
+    guest_ring(g);
+}
+
+void guest_sync(struct guest *g)
+{
+    volatile uint32_t *status = (uint32_t *)(void *)guest_qword(g, g->status);
+
+    *status = 1;
+    guest_submit(g, QI_WAIT | QI_WAIT_SW | QI_WAIT_DATA(STATUS_DONE), g->status);
+    assert_int_equal(*status, STATUS_DONE);
+    assert_int_equal(read32(g, REG_IQH), g->tail * DESCRIPTOR_SIZE);
+}
+
+void guest_flush_pasid(struct guest *g, uint32_t pasid)
+{
+    guest_put(g, QI_PASID_PASID(GUEST_DID, pasid), 0);
+    guest_put(g, QI_PIOTLB_PASID(GUEST_DID, pasid), 0);
+    guest_sync(g);
+}
+
+void guest_flush_iova(struct guest *g, uint64_t iova, unsigned address_mask)
+{
+    guest_put(g, QI_PIOTLB_PAGE(GUEST_DID, 0), (iova & ~0xfffull) | address_mask);
+    guest_sync(g);
+}
+
+uint64_t *guest_entry(struct guest *g, uint64_t iova, unsigned level)
+{
+    uint64_t table = g->pml4;
+
+    for (unsigned at = 4;; at--) {
+        uint64_t *entry = guest_qword(g, table + (iova >> (3 + 9 * at) & 0x1ff) * 8);
+
+        if (at == level) {
+            return entry;
+        }
+        if (!(*entry & FS_P)) {
+            *entry = guest_page(g) | FS_TABLE;
+        }
+        assert_false(*entry & FS_PS);
+        table = *entry & 0x000ffffffffff000ull;
+    }
+}
+
+void guest_map(struct guest *g, uint64_t iova, uint64_t gpa, unsigned level, uint64_t bits)
+{
+    *guest_entry(g, iova, level) = gpa | bits | (level > 1 ? FS_PS : 0);
+}
+
+NvtdTranslation guest_dma(struct guest *g, uint32_t device, uint64_t address, uint32_t flags)
+{
+    NvtdRequest request = { .size = sizeof(request), .address = address, .flags = flags };
+    NvtdTranslation out = { .size = sizeof(out), .reserved = 77 };
+
+    assert_int_equal(nvtd_translate(g->unit, device, &request, &out), 0);
+    assert_int_equal(out.size, sizeof(out));
+    assert_int_equal(out.reserved, 0);
+    assert_true(out.page_size >= 4096 && (out.page_size & (out.page_size - 1)) == 0);
+    if (out.fault) {
+        assert_int_equal(out.address, 0);
+        assert_int_equal(out.page_size, 4096);
+        assert_int_equal(out.permissions, 0);
+    } else {
+        assert_int_equal(flags & NVTD_REQUEST_READ && !(out.permissions & NVTD_PERMISSION_READ), 0);
+        assert_int_equal(flags & NVTD_REQUEST_WRITE && !(out.permissions & NVTD_PERMISSION_WRITE), 0);
+        assert_int_equal((out.address ^ address) & (4096 - 1), 0);
+    }
+    return out;
+}
+
+void expect_address(struct guest *g, uint64_t address, uint32_t flags, uint64_t gpa)
+{
+    NvtdTranslation out = guest_dma(g, g->device, address, flags);
+
+    assert_int_equal(out.fault, 0);
+    assert_int_equal(out.address, gpa);
+}
+
+void expect_fault(struct guest *g, uint64_t address, uint32_t flags, uint32_t reason)
+{
+    assert_int_equal(guest_dma(g, g->device, address, flags).fault, reason);
+}
+
+NvtdStats guest_stats(struct guest *g)
+{
+    NvtdStats stats = { .size = sizeof(stats) };
+
+    assert_int_equal(nvtd_stats(g->unit, &stats), 0);
+    return stats;
+}
+
+NvtdDeviceInfo guest_device(struct guest *g, uint32_t device)
+{
+    NvtdDeviceInfo info = { .size = sizeof(info) };
+
+    assert_int_equal(nvtd_device_info(g->unit, device, &info), 0);
+    return info;
+}
+
+uint64_t fault_register(struct guest *g, unsigned index)
+{
+    return CAP_FRO(read64(g, REG_CAP)) + index * 16ull;
+}
+
+void expect_error(int rc, int expected, const char *named)
+{
+    assert_int_equal(rc, expected);
+    assert_non_null(nvtd_last_error());
+    if (!strstr(nvtd_last_error(), named)) {
+        fail_msg("the error text \"%s\" does not name \"%s\"", nvtd_last_error(), named);
+    }
+}

@@ -1,0 +1,11 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0
+ *
+ * The header needs nothing before it, may be included twice, and every function in it can be called.
+ */
+#include "nested_vtd.h"
+#include "nested_vtd.h"
+
+int main(void)
+{
+    return nvtd_abi_version() == NVTD_ABI_VERSION ? 0 : 1;
+}

@@ -1,0 +1,104 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0
+ *
+ * Translations on several threads while the guest changes its tables and invalidates.
+ */
+#include "guest.h"
+
+#include <pthread.h>
+
+#define READERS 3
+#define ROUNDS 2000
+#define IOVA 0x1000
+#define ODD 0x200000
+#define EVEN 0x300000
+
+struct reader {
+    struct guest *g;
+    bool *stop;
+    uint64_t answers, wrong;
+};
+
+/* No cmocka here: its assertions belong to the main thread. */
+static void *translate(void *opaque)
+{
+    struct reader *reader = opaque;
+
+    while (!__atomic_load_n(reader->stop, __ATOMIC_ACQUIRE)) {
+        NvtdRequest request = { .size = sizeof(request), .address = IOVA, .flags = NVTD_REQUEST_READ };
+        NvtdTranslation out = { .size = sizeof(out) };
+        NvtdStats stats = { .size = sizeof(stats) };
+        NvtdDeviceInfo info = { .size = sizeof(info) };
+
+        if (nvtd_translate(reader->g->unit, reader->g->device, &request, &out) || out.fault ||
+            (out.address != ODD && out.address != EVEN) || nvtd_stats(reader->g->unit, &stats) ||
+            nvtd_device_info(reader->g->unit, reader->g->device, &info)) {
+            reader->wrong++;
+        }
+        __atomic_fetch_add(&reader->answers, 1, __ATOMIC_RELAXED);
+    }
+    return NULL;
+}
+
+static void run(uint32_t host)
+{
+    struct guest *g = guest_new(host, 0);
+    struct reader readers[READERS] = { 0 };
+    pthread_t threads[READERS];
+    bool stop = false;
+    uint64_t *leaf;
+
+    guest_boot(g);
+    guest_map(g, IOVA, ODD, 1, FS_LEAF);
+    leaf = guest_entry(g, IOVA, 1);
+    for (unsigned i = 0; i < READERS; i++) {
+        readers[i].g = g;
+        readers[i].stop = &stop;
+        assert_int_equal(pthread_create(&threads[i], NULL, translate, &readers[i]), 0);
+    }
+    for (unsigned round = 1; round <= ROUNDS; round++) {
+        uint64_t gpa = round & 1 ? ODD : EVEN;
+
+        __atomic_store_n(leaf, gpa | FS_LEAF, __ATOMIC_RELEASE);
+        guest_flush_iova(g, IOVA, 0);
+        /* From here on no old answer, whatever walks were under way. */
+        expect_address(g, IOVA, NVTD_REQUEST_READ, gpa);
+        if (round % 200 == 0) {
+            guest_flush_pasid(g, 0);
+        }
+    }
+    for (unsigned i = 0; i < READERS; i++) {
+        while (__atomic_load_n(&readers[i].answers, __ATOMIC_RELAXED) == 0) {
+        }
+    }
+    __atomic_store_n(&stop, true, __ATOMIC_RELEASE);
+    for (unsigned i = 0; i < READERS; i++) {
+        assert_int_equal(pthread_join(threads[i], NULL), 0);
+        assert_int_equal(readers[i].wrong, 0);
+        assert_true(readers[i].answers > 0);
+    }
+    assert_int_equal(guest_stats(g).faults, 0);
+    assert_int_equal(guest_stats(g).queue_errors, 0);
+    guest_free(g);
+}
+
+static void walked_by_the_unit(void **state)
+{
+    (void)state;
+    run(NVTD_HOST_NONE);
+}
+
+static void walked_by_the_software_host(void **state)
+{
+    (void)state;
+    run(NVTD_HOST_SOFT);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(walked_by_the_unit),
+        cmocka_unit_test(walked_by_the_software_host),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

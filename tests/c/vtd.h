@@ -1,0 +1,147 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0
+ *
+ * Registers and structures of VT-d that the tests use, as literal numbers of their own: the tests are
+ * a second reading of the specification and take nothing from the crate.
+ */
+#ifndef VTD_H
+#define VTD_H
+
+/* Registers (VT-d 11.4). */
+#define REG_VER 0x00
+#define REG_CAP 0x08
+#define REG_ECAP 0x10
+#define REG_GCMD 0x18
+#define REG_GSTS 0x1c
+#define REG_RTADDR 0x20
+#define REG_CCMD 0x28
+#define REG_FSTS 0x34
+#define REG_FECTL 0x38
+#define REG_FEDATA 0x3c
+#define REG_FEADDR 0x40
+#define REG_FEUADDR 0x44
+#define REG_IQH 0x80
+#define REG_IQT 0x88
+#define REG_IQA 0x90
+#define REG_ICS 0x9c
+#define REG_IECTL 0xa0
+#define REG_IEDATA 0xa4
+#define REG_IEADDR 0xa8
+#define REG_IEUADDR 0xac
+#define REG_IQERCD 0xb0
+
+#define CMD_TE (1u << 31)
+#define CMD_SRTP (1u << 30)
+#define CMD_QIE (1u << 26)
+
+#define CAP_CM(cap) ((cap) >> 7 & 1)
+#define CAP_SAGAW(cap) ((cap) >> 8 & 0x1f)
+#define CAP_MGAW(cap) (((cap) >> 16 & 0x3f) + 1)
+#define CAP_FRO(cap) (((cap) >> 24 & 0x3ff) * 16)
+#define CAP_NFR(cap) (((cap) >> 40 & 0xff) + 1)
+#define CAP_FS1GP(cap) ((cap) >> 56 & 1)
+#define CAP_ESRTPS(cap) ((cap) >> 63)
+
+#define ECAP_C (1ull << 0)
+#define ECAP_QI (1ull << 1)
+#define ECAP_IR (1ull << 3)
+#define ECAP_PT (1ull << 6)
+#define ECAP_NEST (1ull << 26)
+#define ECAP_PASID (1ull << 40)
+#define ECAP_SMTS (1ull << 43)
+#define ECAP_SSTS (1ull << 46)
+#define ECAP_FSTS (1ull << 47)
+#define ECAP_SMPWCS (1ull << 48)
+
+#define RTADDR_SMT (1ull << 10)
+#define IQA_DW (1ull << 11)
+#define IQA_8KIB 1ull /* QS: 2^1 pages */
+
+#define FSTS_PFO (1u << 0)
+#define FSTS_PPF (1u << 1)
+#define FSTS_IQE (1u << 4)
+#define FSTS_FRI(fsts) ((fsts) >> 8 & 0xff)
+#define EVENT_IM (1u << 31)
+#define EVENT_IP (1u << 30)
+#define ICS_IWC 1u
+
+/* IQERCD.IQEI (VT-d 11.4.9.9). */
+#define IQEI_TAIL 1
+#define IQEI_FETCH 2
+#define IQEI_TYPE 3
+#define IQEI_RESERVED 4
+#define IQEI_WIDTH 5
+#define IQEI_ALIGNMENT 6
+
+/* Fault record, upper quadword (VT-d 11.4.14). */
+#define FRCD_F (1ull << 63)
+#define FRCD_READ (1ull << 62)
+#define FRCD_REASON(hi) ((hi) >> 32 & 0xff)
+#define FRCD_PP (1ull << 31)
+#define FRCD_SID(hi) ((hi) & 0xffff)
+
+/* Fault reasons (VT-d 7.1.3). */
+#define FAULT_ROOT_ACCESS 0x38
+#define FAULT_ROOT_PRESENT 0x39
+#define FAULT_CONTEXT_PRESENT 0x41
+#define FAULT_CONTEXT_RESERVED 0x42
+#define FAULT_PASID_DIRECTORY_PRESENT 0x51
+#define FAULT_PASID_ENTRY_PRESENT 0x59
+#define FAULT_PASID_ENTRY_RESERVED 0x5a
+#define FAULT_PASID_ENTRY_INVALID 0x5b
+#define FAULT_FS_ACCESS 0x70
+#define FAULT_FS_PRESENT 0x71
+#define FAULT_FS_RESERVED 0x72
+#define FAULT_PML4_ACCESS 0x73
+#define FAULT_CANONICAL 0x80
+#define FAULT_SUPERVISOR 0x81
+#define FAULT_NO_WRITE 0x85
+#define FAULT_NO_READ 0x86
+
+/* Scalable-mode context entry, PASID directory and table entry (VT-d 9.4 to 9.6). */
+#define PRESENT 1ull
+#define CONTEXT_PDTS(pdts) ((uint64_t)(pdts) << 9)
+#define PASID_FPD (1ull << 1)
+#define PASID_AW48 (2ull << 2)
+#define PASID_PGTT(pgtt) ((uint64_t)(pgtt) << 6)
+#define PGTT_FIRST 1
+#define PGTT_SECOND 2
+#define PGTT_NESTED 3
+#define PGTT_PASS 4
+#define PASID_PWSNP (1ull << 23)
+
+/* First-stage paging entry (VT-d 9.8). */
+#define FS_P (1ull << 0)
+#define FS_W (1ull << 1)
+#define FS_U (1ull << 2)
+#define FS_A (1ull << 5)
+#define FS_D (1ull << 6)
+#define FS_PS (1ull << 7)
+#define FS_XD (1ull << 63)
+#define FS_TABLE (FS_P | FS_W | FS_U)
+#define FS_LEAF (FS_P | FS_W | FS_U | FS_A | FS_D) /* as Linux maps a page for DMA */
+
+/* Invalidation descriptors (VT-d 6.5.2), first quadwords. */
+#define QI_CONTEXT_GLOBAL (1ull | 1ull << 4)
+#define QI_CONTEXT_DEVICE(did, sid) (1ull | 3ull << 4 | (uint64_t)(did) << 16 | (uint64_t)(sid) << 32)
+#define QI_IOTLB_GLOBAL (2ull | 1ull << 4)
+#define QI_IOTLB_DOMAIN(did) (2ull | 2ull << 4 | (uint64_t)(did) << 16)
+#define QI_DEVICE_TLB(sid) (3ull | (uint64_t)(sid) << 32)
+#define QI_INTERRUPT_GLOBAL 4ull
+#define QI_WAIT 5ull
+#define QI_WAIT_IF (1ull << 4)
+#define QI_WAIT_SW (1ull << 5)
+#define QI_WAIT_FN (1ull << 6)
+#define QI_WAIT_PD (1ull << 7)
+#define QI_WAIT_DATA(data) ((uint64_t)(data) << 32)
+#define QI_PIOTLB_PASID(did, pasid) \
+    (6ull | 2ull << 4 | (uint64_t)(did) << 16 | (uint64_t)(pasid) << 32)
+#define QI_PIOTLB_PAGE(did, pasid) \
+    (6ull | 3ull << 4 | (uint64_t)(did) << 16 | (uint64_t)(pasid) << 32)
+#define QI_PASID_DOMAIN(did) (7ull | (uint64_t)(did) << 16)
+#define QI_PASID_PASID(did, pasid) \
+    (7ull | 1ull << 4 | (uint64_t)(did) << 16 | (uint64_t)(pasid) << 32)
+#define QI_PASID_GLOBAL (7ull | 3ull << 4)
+#define QI_PASID_DEVICE_TLB(sid, pasid) (8ull | (uint64_t)(sid) << 16 | (uint64_t)(pasid) << 32)
+#define QI_PAGE_RESPONSE(rid) (9ull | (uint64_t)(rid) << 16)
+
+#endif

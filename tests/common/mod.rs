@@ -1,0 +1,200 @@
+//! Guest memory and a guest's driver, for tests that drive the unit from Rust.
+#![expect(dead_code, reason = "each test uses a part of it")]
+
+use std::sync::Arc;
+use std::sync::Mutex;
+
+use nested_vtd::event::Event;
+use nested_vtd::unit::{Config, DeviceDescription, HostKind, Unit};
+use nested_vtd::vmm::{LogLevel, Vmm};
+
+/// A VMM that takes notes.
+#[derive(Default)]
+pub struct Notes {
+    pub msis: Mutex<Vec<(u64, u32)>>,
+    pub events: Mutex<Vec<(Event, [u64; 3])>>,
+    pub lines: Mutex<Vec<String>>,
+}
+
+impl Vmm for Notes {
+    fn msi(&self, address: u64, data: u32) {
+        self.msis.lock().unwrap().push((address, data));
+    }
+
+    fn log(&self, _level: LogLevel, message: &str) {
+        self.lines.lock().unwrap().push(message.to_owned());
+    }
+
+    fn event(&self, event: Event, a: u64, b: u64, c: u64) {
+        self.events.lock().unwrap().push((event, [a, b, c]));
+    }
+}
+
+/// Guest-physical layout.
+pub const RAM_SIZE: u64 = 8 << 20;
+pub const ROOT: u64 = 0x1000;
+pub const CONTEXT: u64 = 0x2000;
+pub const DIRECTORY: u64 = 0x3000;
+pub const PASID_TABLE: u64 = 0x4000;
+pub const PML4: u64 = 0x5000;
+pub const PDPT: u64 = 0x6000;
+pub const PD: u64 = 0x7000;
+pub const PT: u64 = 0x8000;
+pub const QUEUE: u64 = 0x9000;
+pub const STATUS: u64 = 0xa000;
+
+/// Present, writable, user.
+pub const PWU: u64 = 0b111;
+pub const DOMAIN: u16 = 5;
+/// Device 00:03.0.
+pub const SOURCE_ID: u16 = 0x18;
+
+/// A guest: RAM, a unit and a device.
+pub struct Guest {
+    pub unit: Unit,
+    pub notes: Arc<Notes>,
+    pub device: u32,
+    ram: *mut u64,
+    tail: u64,
+    /// Owns what `ram` points into.
+    _storage: Vec<u64>,
+}
+
+// SAFETY: `ram` is only accessed through atomics, by `poke`, `peek` and the unit.
+#[expect(unsafe_code, reason = "tests own the RAM they register")]
+unsafe impl Sync for Guest {}
+
+impl Guest {
+    /// Power on, with one device, assigned if there is a host.
+    pub fn new(host: HostKind) -> Self {
+        Self::with(Config {
+            host,
+            ..Config::default()
+        })
+    }
+
+    pub fn with(config: Config) -> Self {
+        let notes = Arc::new(Notes::default());
+        let unit = Unit::new(config, Arc::clone(&notes) as Arc<dyn Vmm>).unwrap();
+        let mut storage = vec![0_u64; (RAM_SIZE / 8) as usize + 512];
+        let start = storage.as_mut_ptr();
+        let ram = start.wrapping_add(start.align_offset(4096));
+        #[expect(unsafe_code, reason = "tests own the RAM they register")]
+        // SAFETY: the guest owns the storage and drops the unit first.
+        unsafe { unit.ram_add(0, RAM_SIZE, ram.cast(), false) }.unwrap();
+        let assigned = config.host != HostKind::None;
+        let description = DeviceDescription {
+            tag: 1,
+            source_id: SOURCE_ID,
+            assigned,
+        };
+        let device = unit.device_add(description).unwrap();
+        Self {
+            unit,
+            notes,
+            device,
+            ram,
+            tail: 0,
+            _storage: storage,
+        }
+    }
+
+    fn cell(&self, gpa: u64) -> &std::sync::atomic::AtomicU64 {
+        assert!(gpa < RAM_SIZE && gpa % 8 == 0);
+        let pointer = self.ram.wrapping_add((gpa / 8) as usize);
+        #[expect(unsafe_code, reason = "tests own the RAM they register")]
+        // SAFETY: inside the storage, and only accessed atomically.
+        unsafe {
+            std::sync::atomic::AtomicU64::from_ptr(pointer)
+        }
+    }
+
+    pub fn poke(&self, gpa: u64, value: u64) {
+        self.cell(gpa)
+            .store(value, std::sync::atomic::Ordering::SeqCst);
+    }
+
+    pub fn peek(&self, gpa: u64) -> u64 {
+        self.cell(gpa).load(std::sync::atomic::Ordering::SeqCst)
+    }
+
+    /// Root, context and PASID tables down to a first-stage PASID entry.
+    pub fn build_tables(&self) {
+        self.poke(ROOT, CONTEXT | 1);
+        self.poke(CONTEXT + u64::from(SOURCE_ID) * 32, DIRECTORY | 1);
+        self.poke(DIRECTORY, PASID_TABLE | 1);
+        self.poke(PML4, PDPT | PWU);
+        self.poke(PDPT, PD | PWU);
+        self.poke(PD, PT | PWU);
+        self.set_pasid_entry(1);
+    }
+
+    /// The PASID entry, with this PGTT.
+    pub fn set_pasid_entry(&self, pgtt: u64) {
+        self.poke(PASID_TABLE + 16, PML4);
+        self.poke(PASID_TABLE + 8, u64::from(DOMAIN));
+        self.poke(PASID_TABLE, (pgtt << 6) | 1);
+    }
+
+    /// Map the 4 KiB page at `iova` (below 2 MiB).
+    pub fn map(&self, iova: u64, target: u64) {
+        self.poke(PT + (iova >> 12) * 8, target | PWU);
+    }
+
+    pub fn write32(&self, offset: u64, value: u32) {
+        self.unit.mmio_write(offset, 4, value.into()).unwrap();
+    }
+
+    pub fn write64(&self, offset: u64, value: u64) {
+        self.unit.mmio_write(offset, 8, value).unwrap();
+    }
+
+    pub fn read32(&self, offset: u64) -> u32 {
+        self.unit.mmio_read(offset, 4).unwrap() as u32
+    }
+
+    pub fn read64(&self, offset: u64) -> u64 {
+        self.unit.mmio_read(offset, 8).unwrap()
+    }
+
+    /// Queue on (128 descriptors of 256 bits), root table set, translation on.
+    pub fn enable(&mut self) {
+        self.write64(0x90, QUEUE | 0x800);
+        self.write32(0x18, 1 << 26);
+        self.write64(0x20, ROOT | 1 << 10);
+        self.write32(0x18, 1 << 26 | 1 << 30);
+        self.write32(0x18, 1 << 26 | 1 << 31);
+        assert_eq!(self.read32(0x1c), 1 << 26 | 1 << 30 | 1 << 31);
+    }
+
+    /// Submit descriptors, each two qwords.
+    pub fn submit(&mut self, descriptors: &[[u64; 2]]) {
+        for [low, high] in descriptors {
+            for (index, qword) in [*low, *high, 0, 0].into_iter().enumerate() {
+                self.poke(QUEUE + self.tail + index as u64 * 8, qword);
+            }
+            self.tail = (self.tail + 32) % 0x1000;
+        }
+        self.write32(0x88, self.tail as u32);
+    }
+}
+
+/// PASID-cache invalidate of the device's PASID entry.
+pub fn pasid_cache() -> [u64; 2] {
+    [7 | 1 << 4 | u64::from(DOMAIN) << 16, 0]
+}
+
+/// PASID-based IOTLB invalidate of one page.
+pub fn page(iova: u64) -> [u64; 2] {
+    [6 | 3 << 4 | u64::from(DOMAIN) << 16, iova]
+}
+
+/// PASID-based IOTLB invalidate of everything.
+pub fn pasid_all() -> [u64; 2] {
+    [6 | 2 << 4 | u64::from(DOMAIN) << 16, 0]
+}
+
+/// Wait that writes `data` to [`STATUS`].
+pub fn wait(data: u32) -> [u64; 2] {
+    [5 | 1 << 5 | u64::from(data) << 32, STATUS]
+}
