@@ -16,7 +16,7 @@ fn nothing_old_after_a_completed_invalidation() {
     guest.enable();
     guest.submit(&[pasid_cache(), pasid_all(), wait(2)]);
 
-    const ROUNDS: u64 = 3000;
+    const ROUNDS: u64 = 20_000;
     let page_of = |round: u64| 0x10_0000 + (round % 512) * 0x1000;
     // The last round whose invalidation has completed.
     let completed = AtomicU64::new(0);
