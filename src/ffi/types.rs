@@ -264,6 +264,6 @@ pub struct NvtdStats {
     pub invalidate_errors: u64,
     /// Invalidate entries that were dropped by NVTD_INJECT_DROP_INVALIDATIONS.
     pub invalidate_dropped: u64,
-    /// Accesses to guest RAM that no region covers (tables, queue, status).
+    /// Requests and queue fetches that found a table or the queue outside of RAM.
     pub memory_errors: u64,
 }

@@ -21,6 +21,20 @@ macro_rules! diagnostics {
     };
 }
 
+impl Diagnostic {
+    /// Was a table not in RAM?
+    pub fn is_table_access(self) -> bool {
+        matches!(
+            self,
+            Self::RootAccess
+                | Self::ContextAccess
+                | Self::DirectoryAccess
+                | Self::PasidAccess
+                | Self::FirstStageAccess
+        )
+    }
+}
+
 diagnostics! {
     /// RTADDR.TTM asks for legacy mode.
     LegacyMode = 1, c"legacy_mode";

@@ -86,7 +86,7 @@ counters! {
     invalidate_errors,
     /// Invalidate entries dropped by injection.
     invalidate_dropped,
-    /// Tables, queues and statuses that are not in RAM.
+    /// Requests and queue fetches that found a table or the queue outside of RAM.
     memory_errors,
 }
 

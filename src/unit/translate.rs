@@ -217,6 +217,9 @@ impl Unit {
             Err(Refusal { fault, record }) => {
                 self.counters.faults.add(1);
                 device.faults.add(1);
+                self.counters
+                    .memory_errors
+                    .add(u64::from(fault.diagnostic.is_table_access()));
                 let why = u64::from(fault.reason.code()) | ((fault.diagnostic as u64) << 8);
                 out.event(Event::Fault, [requester, request.address, why]);
                 if *record {

@@ -56,15 +56,19 @@ struct guest {
     uint64_t pasid_table;
     uint64_t pml4;
 
+    /* If set, called from inside every callback but not from inside itself. */
+    void (*reenter)(struct guest *g);
+    bool inside;
+
     unsigned msis;
     struct msi last_msi;
     unsigned log_lines;
     unsigned events;
 };
 
-/* Life. guest_new() makes a unit with `host` and `inject`, RAM and one device, assigned where there
- * is a host. */
+/* Life: a unit, RAM and one device, assigned where there is a host. */
 struct guest *guest_new(uint32_t host, uint32_t inject);
+struct guest *guest_new_with(const NvtdConfig *config);
 void guest_free(struct guest *g);
 uint32_t guest_add_device(struct guest *g, uint16_t source_id, uint32_t flags);
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0
  *
- * The header needs nothing before it, may be included twice, and every function in it can be called.
+ * The header needs nothing before it and may be included twice.
  */
 #include "nested_vtd.h"
 #include "nested_vtd.h"

@@ -8,7 +8,8 @@
 #include <cstring>
 #include <type_traits>
 
-static_assert(std::is_standard_layout<NvtdStats>::value && std::is_trivial<NvtdOps>::value, "plain C structures");
+static_assert(std::is_standard_layout<NvtdStats>::value && std::is_trivial<NvtdOps>::value,
+              "plain C structures");
 
 int main()
 {
@@ -16,7 +17,8 @@ int main()
     NvtdUnit *unit = nullptr;
 
     ops.size = sizeof(ops);
-    if (nvtd_unit_create(nullptr, &ops, nullptr, &unit) != -EINVAL || !std::strstr(nvtd_last_error(), "msi")) {
+    if (nvtd_unit_create(nullptr, &ops, nullptr, &unit) != -EINVAL ||
+        !std::strstr(nvtd_last_error(), "msi")) {
         return 1;
     }
     ops.msi = [](void *, uint64_t, uint32_t) {};

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Another Rust static library in the same program, as rustc makes it: with all of the standard
-//! library's symbols global. It uses what could clash: allocation, thread-locals, threads and panics.
+//! library's symbols global. It uses what could clash: allocation, thread-locals, threads, panics.
 
 use std::cell::Cell;
 use std::collections::HashMap;

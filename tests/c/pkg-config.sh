@@ -9,6 +9,7 @@ PKG_CONFIG_PATH=$directory
 export PKG_CONFIG_PATH
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-# shellcheck disable=SC2046 # flags are words
-"$@" -std=c11 -Wall -Wextra -Werror -o "$work/program" "$source" $(pkg-config --cflags --libs nested-vtd)
+flags=$(pkg-config --cflags --libs nested-vtd)
+# shellcheck disable=SC2086 # flags are words
+"$@" -std=c11 -Wall -Wextra -Werror -o "$work/program" "$source" $flags
 "$work/program"

@@ -119,7 +119,7 @@ static void create_refuses_values(void **state)
     config = default_config();
     config.host = NVTD_HOST_SOFT;
     config.features &= ~(uint64_t)NVTD_FEATURE_CACHING_MODE;
-    refuse(&config, &OPS, "CACHING_MODE");
+    refuse(&config, &OPS, "caching mode");
 }
 
 /* 0, less than `size` itself, and nonsense such as an uninitialised field. */
@@ -200,7 +200,9 @@ static void older_out_structures_keep_what_lies_beyond(void **state)
     NvtdTranslation out;
     NvtdDeviceInfo info;
     NvtdStats stats;
-    NvtdRequest request = { .size = sizeof(request), .address = 0x5000, .flags = NVTD_REQUEST_READ };
+    NvtdRequest request = {
+        .size = sizeof(request), .address = 0x5000, .flags = NVTD_REQUEST_READ
+    };
 
     (void)state;
     memset(&out, 0xa5, sizeof(out));
@@ -243,7 +245,8 @@ static void newer_structures_work_while_their_new_fields_are_0(void **state)
     assert_int_equal(out.known.address, 0x5000);
     assert_int_equal(out.later, 77);
     request.later = 1;
-    expect_error(nvtd_translate(g->unit, g->device, &request.known, &out.known), -EINVAL, "request");
+    expect_error(nvtd_translate(g->unit, g->device, &request.known, &out.known), -EINVAL,
+                 "request");
     guest_free(g);
 }
 
@@ -330,7 +333,9 @@ static void device_refuses_misuse(void **state)
 static void translate_refuses_misuse(void **state)
 {
     struct guest *g = guest_new(NVTD_HOST_NONE, 0);
-    NvtdRequest request = { .size = sizeof(request), .address = 0x1000, .flags = NVTD_REQUEST_READ };
+    NvtdRequest request = {
+        .size = sizeof(request), .address = 0x1000, .flags = NVTD_REQUEST_READ
+    };
     NvtdTranslation out = { .size = sizeof(out) };
 
     (void)state;
@@ -377,7 +382,7 @@ static void mmio_refuses_misuse(void **state)
     guest_free(g);
 }
 
-/* The last error is the thread's own: empty where nothing failed, not overwritten from elsewhere. */
+/* The last error is the thread's own: empty where nothing failed, not touched by other threads. */
 static void *other_thread(void *opaque)
 {
     char *texts = opaque;

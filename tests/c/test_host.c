@@ -345,6 +345,43 @@ static void teardown_blocks(void **state)
     assert_int_equal(guest_stats(g).stale_uses, 0);
 }
 
+/* Linux's context teardown: a device-selective context-cache invalidation and nothing else. */
+static void context_teardown_blocks(void **state)
+{
+    (void)state;
+    guest_boot(g);
+    guest_map(g, 0x1000, 0x200000, 1, FS_LEAF);
+    expect_address(g, 0x1000, READ, 0x200000);
+    guest_set_context(g, GUEST_SID, 0, 0);
+    guest_submit(g, QI_CONTEXT_DEVICE(GUEST_DID, GUEST_SID), 0);
+    guest_sync(g);
+    assert_int_equal(guest_device(g, g->device).state, NVTD_STATE_BLOCKED);
+    expect_fault(g, 0x1000, READ, FAULT_CONTEXT_PRESENT);
+}
+
+/* A change of the entry reaches the host by any invalidation of the PASID cache that covers it. */
+static void any_pasid_cache_invalidation_rereads(void **state)
+{
+    static const struct {
+        uint64_t qw0;
+        bool reaches;
+    } CASES[] = {
+        { QI_PASID_GLOBAL, true },
+        { QI_PASID_DOMAIN(GUEST_DID), true },
+        { QI_PASID_PASID(GUEST_DID, 0), true },
+    };
+
+    (void)state;
+    guest_boot(g);
+    for (size_t i = 0; i < sizeof(CASES) / sizeof(*CASES); i++) {
+        g->pml4 = guest_page(g);
+        guest_set_first_stage(g, 0, GUEST_DID, g->pml4);
+        guest_submit(g, CASES[i].qw0, 0);
+        guest_sync(g);
+        assert_int_equal(guest_device(g, g->device).table == g->pml4, CASES[i].reaches);
+    }
+}
+
 static void translation_off_returns_to_the_parent(void **state)
 {
     uint32_t parent = guest_device(g, g->device).hwpt;
@@ -436,6 +473,29 @@ static void ram_bounds_what_a_device_reaches(void **state)
     assert_int_equal(guest_stats(g).stale_uses, 0);
 }
 
+/* A guest's superpage that is wider than the RAM behind it gives no more than the RAM. */
+static void superpage_wider_than_ram(void **state)
+{
+    const uint64_t island = 5 * GIB + 0x10000;
+    NvtdTranslation out;
+
+    (void)state;
+    assert_int_equal(nvtd_ram_add(g->unit, island, 0x3000, g->ram + GIB, 0), 0);
+    guest_boot(g);
+    guest_map(g, 10 * GIB, 5 * GIB, 3, FS_LEAF);
+    for (uint64_t offset = 0; offset < 0x3000; offset += 0x800) {
+        uint64_t start;
+
+        out = guest_dma(g, g->device, 10 * GIB + 0x10000 + offset, READ | WRITE);
+        assert_int_equal(out.fault, 0);
+        assert_int_equal(out.address, island + offset);
+        start = out.address & ~(out.page_size - 1);
+        assert_true(start >= island && start + out.page_size <= island + 0x3000);
+    }
+    assert_int_not_equal(guest_dma(g, g->device, 10 * GIB + 0xf000, READ).fault, 0);
+    assert_int_not_equal(guest_dma(g, g->device, 10 * GIB + 0x13000, READ).fault, 0);
+}
+
 /* A device that is not assigned is walked by the unit even beside a host. */
 static void emulated_device_beside_a_host(void **state)
 {
@@ -474,11 +534,14 @@ int main(void)
         cmocka_unit_test_setup_teardown(dropped_invalidations_go_stale, setup_dropping, teardown),
         cmocka_unit_test_setup_teardown(refused_allocation_blocks, setup_refusing, teardown),
         TEST(teardown_blocks),
+        TEST(context_teardown_blocks),
+        TEST(any_pasid_cache_invalidation_rereads),
         TEST(translation_off_returns_to_the_parent),
         TEST(reset_returns_to_the_parent),
         TEST(hot_added_device_finds_its_tables),
         TEST(shared_domain),
         TEST(ram_bounds_what_a_device_reaches),
+        TEST(superpage_wider_than_ram),
         TEST(emulated_device_beside_a_host),
     };
 

@@ -124,7 +124,8 @@ static void every_type_that_linux_sends(void **state)
     for (unsigned type = 1; type <= 9; type++) {
         static const unsigned COUNT[] = { 0, 2, 2, 1, 1, 3, 5, 3, 1, 1 };
 
-        assert_int_equal(after.descriptors_by_type[type] - before.descriptors_by_type[type], COUNT[type]);
+        assert_int_equal(after.descriptors_by_type[type],
+                         before.descriptors_by_type[type] + COUNT[type]);
     }
 }
 
@@ -264,6 +265,18 @@ static void error_comes_back(void **state)
     assert_int_equal(guest_stats(g).queue_errors, 2);
 }
 
+/* A guest cannot fill the operator's disk. */
+static void log_lines_are_limited(void **state)
+{
+    (void)state;
+    guest_submit(g, 0, 0);
+    for (unsigned i = 0; i < 10000; i++) {
+        clear_queue_error();
+    }
+    assert_int_equal(guest_stats(g).queue_errors, 10001);
+    assert_in_range(g->log_lines, 1, 1000);
+}
+
 static void restart_queue(uint64_t iqa)
 {
     guest_command(g, CMD_QIE, false);
@@ -361,6 +374,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(tail_beyond_the_ring, setup, teardown),
         cmocka_unit_test_setup_teardown(misaligned_tail, setup, teardown),
         cmocka_unit_test_setup_teardown(error_comes_back, setup, teardown),
+        cmocka_unit_test_setup_teardown(log_lines_are_limited, setup, teardown),
         cmocka_unit_test_setup_teardown(queue_outside_ram, setup, teardown),
         cmocka_unit_test_setup_teardown(narrow_descriptors_in_scalable_mode, setup, teardown),
         cmocka_unit_test(narrow_descriptors_before_scalable_mode),

@@ -88,7 +88,8 @@ static void reset_values(void **state)
 static void halves_of_a_quadword(void **state)
 {
     (void)state;
-    assert_int_equal(read32(g, REG_CAP) | (uint64_t)read32(g, REG_CAP + 4) << 32, read64(g, REG_CAP));
+    assert_int_equal(read32(g, REG_CAP) | (uint64_t)read32(g, REG_CAP + 4) << 32,
+                     read64(g, REG_CAP));
     assert_int_equal(read32(g, REG_ECAP) | (uint64_t)read32(g, REG_ECAP + 4) << 32,
                      read64(g, REG_ECAP));
     write32(g, REG_RTADDR + 4, 0x12);
@@ -209,7 +210,9 @@ static void random_accesses_do_no_harm(void **state)
         }
         if (random64() & 1) {
             /* Values that mean something: a page of RAM, a command bit, all ones, nothing. */
-            const uint64_t telling[] = { GUEST_HEAP | (value & 0xfff), 1ull << (value & 63), ~0ull, 0 };
+            const uint64_t page = GUEST_HEAP | (value & 0xfff), bit = 1ull << (value & 63);
+            const uint64_t telling[] = { page, bit, ~0ull, 0 };
+
             value = telling[random64() & 3];
         }
         if (offset + size > NVTD_MMIO_SIZE) {

@@ -24,7 +24,9 @@ static void *translate(void *opaque)
     struct reader *reader = opaque;
 
     while (!__atomic_load_n(reader->stop, __ATOMIC_ACQUIRE)) {
-        NvtdRequest request = { .size = sizeof(request), .address = IOVA, .flags = NVTD_REQUEST_READ };
+        NvtdRequest request = {
+            .size = sizeof(request), .address = IOVA, .flags = NVTD_REQUEST_READ
+        };
         NvtdTranslation out = { .size = sizeof(out) };
         NvtdStats stats = { .size = sizeof(stats) };
         NvtdDeviceInfo info = { .size = sizeof(info) };
@@ -81,6 +83,64 @@ static void run(uint32_t host)
     guest_free(g);
 }
 
+/* What these calls answer depends on who came first; that they succeed does not. */
+static void *change(void *opaque)
+{
+    struct reader *other = opaque;
+    NvtdUnit *unit = other->g->unit;
+
+    while (!__atomic_load_n(other->stop, __ATOMIC_ACQUIRE)) {
+        NvtdDevice desc = {
+            .size = sizeof(desc), .source_id = 0x0500, .flags = NVTD_DEVICE_ASSIGNED
+        };
+        NvtdRequest request = { .size = sizeof(request), .flags = NVTD_REQUEST_WRITE };
+        NvtdTranslation out = { .size = sizeof(out) };
+        uint32_t device;
+
+        if (nvtd_device_add(unit, &desc, &device)) {
+            other->wrong++;
+            continue;
+        }
+        for (uint64_t address = 0; address < 16; address++) {
+            request.address = address << 12;
+            other->wrong += nvtd_translate(unit, device, &request, &out) != 0;
+        }
+        other->wrong += nvtd_ram_add(unit, 8 * GIB, 4096, other->g->ram, 0) != 0;
+        other->wrong += nvtd_ram_remove(unit, 8 * GIB, 4096) != 0;
+        other->wrong += nvtd_device_remove(unit, device) != 0;
+        __atomic_fetch_add(&other->answers, 1, __ATOMIC_RELAXED);
+    }
+    return NULL;
+}
+
+static void devices_and_ram_come_and_go(void **state)
+{
+    struct guest *g = guest_new(NVTD_HOST_SOFT, 0);
+    bool stop = false;
+    struct reader other = { .g = g, .stop = &stop };
+    pthread_t thread;
+
+    (void)state;
+    assert_int_equal(pthread_create(&thread, NULL, change, &other), 0);
+    for (unsigned round = 0; round < 20; round++) {
+        guest_boot(g);
+        guest_map(g, IOVA, ODD, 1, FS_LEAF);
+        expect_address(g, IOVA, NVTD_REQUEST_READ, ODD);
+        for (unsigned i = 0; i < 20; i++) {
+            guest_flush_pasid(g, 0);
+        }
+        assert_int_equal(nvtd_unit_reset(g->unit), 0);
+        g->gcmd = 0;
+        expect_address(g, IOVA, NVTD_REQUEST_READ, IOVA);
+    }
+    while (__atomic_load_n(&other.answers, __ATOMIC_RELAXED) == 0) {
+    }
+    __atomic_store_n(&stop, true, __ATOMIC_RELEASE);
+    assert_int_equal(pthread_join(thread, NULL), 0);
+    assert_int_equal(other.wrong, 0);
+    guest_free(g);
+}
+
 static void walked_by_the_unit(void **state)
 {
     (void)state;
@@ -98,6 +158,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(walked_by_the_unit),
         cmocka_unit_test(walked_by_the_software_host),
+        cmocka_unit_test(devices_and_ram_come_and_go),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -266,7 +266,8 @@ static void pasid_entry_of_a_kind_not_offered(void **state)
     (void)state;
     guest_boot(g);
     for (size_t i = 0; i < sizeof(KINDS) / sizeof(*KINDS); i++) {
-        guest_set_pasid_entry(g, 0, PRESENT | PASID_AW48 | PASID_PGTT(KINDS[i]), GUEST_DID, g->pml4);
+        guest_set_pasid_entry(g, 0, PRESENT | PASID_AW48 | PASID_PGTT(KINDS[i]), GUEST_DID,
+                              g->pml4);
         guest_flush_pasid(g, 0);
         faults_everywhere(0x1000, READ, FAULT_PASID_ENTRY_INVALID);
     }
@@ -274,6 +275,62 @@ static void pasid_entry_of_a_kind_not_offered(void **state)
     guest_set_first_stage(g, 0, GUEST_DID, g->pml4 | 1 << 2);
     guest_flush_pasid(g, 0);
     faults_everywhere(0x1000, READ, FAULT_PASID_ENTRY_INVALID);
+}
+
+/* What the configuration leaves out is refused, and not merely left out of CAP and ECAP. */
+static void features_left_out(void **state)
+{
+    NvtdConfig config = { .size = sizeof(config) };
+    struct guest *mine = g;
+
+    (void)state;
+    assert_int_equal(nvtd_config_default(&config), 0);
+    config.features &= ~(uint64_t)(NVTD_FEATURE_FS1GP | NVTD_FEATURE_PASS_THROUGH);
+    if (guest_device(g, g->device).state != NVTD_STATE_DIRECT) {
+        config.host = NVTD_HOST_SOFT;
+    }
+    g = guest_new_with(&config);
+    guest_boot(g);
+    if (config.host == NVTD_HOST_NONE) {
+        /* Behind a host its hardware walks, and that knows 1 GiB pages. */
+        guest_map(g, 5 * GIB, 1 * GIB, 3, FS_LEAF);
+        faults_everywhere(5 * GIB, READ, FAULT_FS_RESERVED);
+    }
+    guest_set_pasid_entry(g, 0, PRESENT | PASID_AW48 | PASID_PGTT(PGTT_PASS), 1, 0);
+    guest_flush_pasid(g, 0);
+    faults_everywhere(0x1000, READ, FAULT_PASID_ENTRY_INVALID);
+    guest_free(g);
+    g = mine;
+}
+
+/* Legacy and abort mode: no DMA passes. */
+static void other_root_table_modes_block(void **state)
+{
+    static const uint64_t MODES[] = { 0, 2ull << 10, 3ull << 10 };
+
+    (void)state;
+    guest_boot(g);
+    for (size_t i = 0; i < sizeof(MODES) / sizeof(*MODES); i++) {
+        write64(g, REG_RTADDR, g->root | MODES[i]);
+        guest_command(g, CMD_SRTP, true);
+        assert_int_not_equal(guest_dma(g, g->device, 0x1000, READ).fault, 0);
+        assert_int_not_equal(guest_dma(g, g->device, 0x1000, WRITE).fault, 0);
+    }
+}
+
+/* A root table takes effect when it is latched, not when its address is written. */
+static void root_table_is_latched(void **state)
+{
+    (void)state;
+    guest_boot(g);
+    guest_map(g, 0x1000, 0x200000, 1, FS_LEAF);
+    write64(g, REG_RTADDR, guest_page(g) | RTADDR_SMT);
+    guest_submit(g, QI_CONTEXT_GLOBAL, 0);
+    guest_submit(g, QI_PASID_GLOBAL, 0);
+    guest_sync(g);
+    expect_address(g, 0x1000, READ, 0x200000);
+    guest_command(g, CMD_SRTP, true);
+    faults_everywhere(0x1000, READ, FAULT_ROOT_PRESENT);
 }
 
 static void context_entry_faults(void **state)
@@ -446,6 +503,9 @@ int main(void)
         BOTH(pasid_entry_not_present),
         BOTH(pasid_directory_not_present),
         BOTH(pasid_entry_of_a_kind_not_offered),
+        BOTH(features_left_out),
+        BOTH(other_root_table_modes_block),
+        BOTH(root_table_is_latched),
         BOTH(context_entry_faults),
         BOTH(root_entry_faults),
         BOTH(tables_outside_ram),

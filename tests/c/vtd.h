@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0
  *
- * Registers and structures of VT-d that the tests use, as literal numbers of their own: the tests are
- * a second reading of the specification and take nothing from the crate.
+ * Registers and structures of VT-d that the tests use, as literal numbers of their own: the tests
+ * are a second reading of the specification and take nothing from the crate.
  */
 #ifndef VTD_H
 #define VTD_H
@@ -122,7 +122,8 @@
 
 /* Invalidation descriptors (VT-d 6.5.2), first quadwords. */
 #define QI_CONTEXT_GLOBAL (1ull | 1ull << 4)
-#define QI_CONTEXT_DEVICE(did, sid) (1ull | 3ull << 4 | (uint64_t)(did) << 16 | (uint64_t)(sid) << 32)
+#define QI_CONTEXT_DEVICE(did, sid) \
+    (1ull | 3ull << 4 | (uint64_t)(did) << 16 | (uint64_t)(sid) << 32)
 #define QI_IOTLB_GLOBAL (2ull | 1ull << 4)
 #define QI_IOTLB_DOMAIN(did) (2ull | 2ull << 4 | (uint64_t)(did) << 16)
 #define QI_DEVICE_TLB(sid) (3ull | (uint64_t)(sid) << 32)

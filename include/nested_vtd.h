@@ -1,0 +1,677 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0
+ *
+ * nested-vtd: an emulated Intel VT-d remapping unit for a VMM to link.
+ * Generated from src/ffi by `cargo xtask header`; do not edit.
+ *
+ * Use: nvtd_unit_create() with a table of callbacks, nvtd_ram_add() for the
+ * guest's RAM, nvtd_device_add() for each device behind the unit. Then hand the
+ * guest's accesses to the register window to nvtd_mmio_read() and
+ * nvtd_mmio_write(), and ask nvtd_translate() where each DMA goes.
+ *
+ * Threads: every function may be called on any thread, several at once, unless
+ * its description says otherwise. The unit starts no thread: all work is done
+ * inside a call, on the caller's thread.
+ *
+ * Callbacks (NvtdOps) are made from inside a call with no lock of the unit held,
+ * so they may take the VMM's own locks; what they may call back is said there.
+ *
+ * Errors: a function that can fail returns 0 or a negative errno, and
+ * nvtd_last_error() then describes it for people. Only misuse by the VMM is an
+ * error. What the guest does wrong becomes what hardware would make of it: a
+ * fault, a queue error or an ignored access.
+ *
+ * Growth: structures that begin with `size` only ever grow at their end. Set
+ * `size` to sizeof the structure and all else that you do not mean to 0: an older
+ * caller then works with a newer archive, and a newer caller with an older one.
+ */
+
+#ifndef NESTED_VTD_H
+#define NESTED_VTD_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/**
+ * Version of this interface: major in the upper 16 bits, minor in the lower.
+ * A caller refuses to run when nvtd_abi_version() reports another major number.
+ */
+#define NVTD_ABI_VERSION 65536
+
+/**
+ * Size in bytes of the register window that nvtd_mmio_read() and
+ * nvtd_mmio_write() serve; map it page-aligned.
+ */
+#define NVTD_MMIO_SIZE 4096
+
+/**
+ * NvtdConfig.host: no host behind the unit. The unit walks the guest's tables
+ * itself for every device.
+ */
+#define NVTD_HOST_NONE 0
+
+/**
+ * NvtdConfig.host: the embedded software host. It plays an iommufd kernel and
+ * its VT-d hardware for every device added with NVTD_DEVICE_ASSIGNED.
+ */
+#define NVTD_HOST_SOFT 1
+
+/**
+ * NvtdConfig.features: report CAP.CM, so that the guest announces PASID-table
+ * entries that become present. Required when config.host is not NVTD_HOST_NONE.
+ */
+#define NVTD_FEATURE_CACHING_MODE 1
+
+/**
+ * NvtdConfig.features: report CAP.FS1GP, 1 GiB pages in first-stage tables.
+ */
+#define NVTD_FEATURE_FS1GP 2
+
+/**
+ * NvtdConfig.features: report ECAP.PT, pass-through PASID-table entries.
+ */
+#define NVTD_FEATURE_PASS_THROUGH 4
+
+/**
+ * NvtdConfig.inject: drop every invalidation on its way to the host, while the
+ * guest is told that it completed. For proving that a test notices.
+ */
+#define NVTD_INJECT_DROP_INVALIDATIONS 1
+
+/**
+ * NvtdConfig.inject: the software host refuses every nested HWPT allocation
+ * with ENOMEM. For proving that a refused device ends blocked.
+ */
+#define NVTD_INJECT_REFUSE_ALLOC 2
+
+/**
+ * nvtd_ram_add() flags: the region cannot be written by devices.
+ */
+#define NVTD_RAM_READ_ONLY 1
+
+/**
+ * NvtdDevice.flags: the device belongs to the host selected in NvtdConfig; its
+ * DMA goes through the HWPT that the host installed for it.
+ */
+#define NVTD_DEVICE_ASSIGNED 1
+
+/**
+ * NvtdRequest.flags: the request reads memory.
+ */
+#define NVTD_REQUEST_READ 1
+
+/**
+ * NvtdRequest.flags: the request writes memory.
+ */
+#define NVTD_REQUEST_WRITE 2
+
+/**
+ * NvtdRequest.flags: a debugger's look. No fault is recorded, no accessed or
+ * dirty bit is set, nothing is cached.
+ */
+#define NVTD_REQUEST_DEBUG 4
+
+/**
+ * NvtdTranslation.permissions: reading is allowed.
+ */
+#define NVTD_PERMISSION_READ 1
+
+/**
+ * NvtdTranslation.permissions: writing is allowed.
+ */
+#define NVTD_PERMISSION_WRITE 2
+
+/**
+ * NvtdDeviceInfo.state: the unit walks the guest's tables itself (no host).
+ */
+#define NVTD_STATE_DIRECT 0
+
+/**
+ * NvtdDeviceInfo.state: attached to the nesting parent (guest-physical
+ * addresses): translation is off or the PASID-table entry is pass-through.
+ */
+#define NVTD_STATE_PARENT 1
+
+/**
+ * NvtdDeviceInfo.state: attached to a nested HWPT.
+ */
+#define NVTD_STATE_NESTED 2
+
+/**
+ * NvtdDeviceInfo.state: detached from everything; all DMA is blocked.
+ */
+#define NVTD_STATE_BLOCKED 3
+
+/**
+ * NvtdOps.log level: something failed that the operator should know of.
+ */
+#define NVTD_LOG_ERROR 0
+
+/**
+ * NvtdOps.log level: unusual but handled.
+ */
+#define NVTD_LOG_WARN 1
+
+/**
+ * NvtdOps.log level: a change of state worth a line.
+ */
+#define NVTD_LOG_INFO 2
+
+/**
+ * One remapping unit: opaque, made by nvtd_unit_create() and ended by
+ * nvtd_unit_destroy().
+ */
+typedef struct NvtdUnit NvtdUnit;
+
+/**
+ * What the unit is to be. Start from nvtd_config_default().
+ */
+typedef struct NvtdConfig {
+  /**
+   * sizeof(NvtdConfig); fields beyond it take their default.
+   */
+  size_t size;
+  /**
+   * One of NVTD_HOST_*.
+   */
+  uint32_t host;
+  /**
+   * NVTD_INJECT_* bits; 0 outside of tests.
+   */
+  uint32_t inject;
+  /**
+   * NVTD_FEATURE_* bits.
+   */
+  uint64_t features;
+  /**
+   * Width in bits of the addresses devices use and of guest-physical
+   * addresses: 48, or 0 for the widest the unit supports (48).
+   */
+  uint32_t address_width;
+  /**
+   * Must be 0.
+   */
+  uint32_t reserved;
+} NvtdConfig;
+
+/**
+ * Callbacks into the VMM, given to nvtd_unit_create() and copied there.
+ *
+ * Every callback gets the `opaque` of nvtd_unit_create() and is called from
+ * inside a call into the unit, on that call's thread, with no lock of the unit
+ * held. The unit starts no thread. Unless a callback says otherwise it may call
+ * any nvtd_ function but nvtd_unit_destroy().
+ *
+ * `size` is sizeof(NvtdOps) as the caller was compiled; callbacks are only ever
+ * appended, and those beyond `size` count as NULL.
+ */
+typedef struct NvtdOps {
+  /**
+   * sizeof(NvtdOps).
+   */
+  size_t size;
+  /**
+   * Required. Deliver a message-signalled interrupt: write `data` (32 bits) to
+   * `address`. Called from nvtd_mmio_write() (invalidation and fault events)
+   * and from nvtd_translate() (fault events), so possibly on any thread.
+   */
+  void (*msi)(void *opaque, uint64_t address, uint32_t data);
+  /**
+   * Optional. One line of text for the operator, without a newline; `level` is
+   * one of NVTD_LOG_*. The text is valid during the call only. Lines that a
+   * guest can cause are limited in number. Also called, with NVTD_LOG_ERROR,
+   * just before the process aborts on an internal error; in that case it must
+   * not call back into the unit.
+   */
+  void (*log)(void *opaque, uint32_t level, const char *message);
+  /**
+   * Optional. One trace event: `event` is a number that nvtd_event_name()
+   * names; the meaning of a, b and c is listed with the event in
+   * docs/events.md. Called very often when something listens; keep it short.
+   */
+  void (*event)(void *opaque, uint32_t event, uint64_t a, uint64_t b, uint64_t c);
+  /**
+   * Optional. The present requester ID (bus << 8 | devfn) of the device that was
+   * added with `tag`. A VMM whose guest can renumber buses gives it; without it
+   * NvtdDevice.source_id holds for the life of the device. Must not call
+   * back into the unit. Called on any thread that calls into the unit.
+   */
+  uint16_t (*source_id)(void *opaque, uint64_t tag);
+} NvtdOps;
+
+/**
+ * A device behind the unit, for nvtd_device_add().
+ */
+typedef struct NvtdDevice {
+  /**
+   * sizeof(NvtdDevice).
+   */
+  size_t size;
+  /**
+   * The VMM's own name for the device, handed back to NvtdOps.source_id.
+   */
+  uint64_t tag;
+  /**
+   * Requester ID (bus << 8 | devfn); used when NvtdOps.source_id is NULL.
+   */
+  uint16_t source_id;
+  /**
+   * Must be 0.
+   */
+  uint16_t reserved;
+  /**
+   * NVTD_DEVICE_* bits.
+   */
+  uint32_t flags;
+} NvtdDevice;
+
+/**
+ * State of one device, from nvtd_device_info(). Fields beyond the caller's
+ * `size` are left out.
+ */
+typedef struct NvtdDeviceInfo {
+  /**
+   * sizeof(NvtdDeviceInfo), set by the caller.
+   */
+  size_t size;
+  /**
+   * Requester ID (bus << 8 | devfn).
+   */
+  uint16_t source_id;
+  /**
+   * Domain ID in the PASID-table entry in use, 0 without one.
+   */
+  uint16_t domain_id;
+  /**
+   * One of NVTD_STATE_*.
+   */
+  uint32_t state;
+  /**
+   * PGTT of the PASID-table entry in use (VT-d 9.6: 1 first-stage, 4
+   * pass-through), 0 without one.
+   */
+  uint32_t pgtt;
+  /**
+   * ID of the host's HWPT the device is attached to, 0 without one.
+   */
+  uint32_t hwpt;
+  /**
+   * Guest-physical address of the first-stage table in use, 0 without one.
+   */
+  uint64_t table;
+  /**
+   * 0, or the errno (positive) with which the host refused this device's
+   * configuration; the device is then NVTD_STATE_BLOCKED.
+   */
+  uint32_t host_errno;
+  /**
+   * Always 0.
+   */
+  uint32_t reserved;
+  /**
+   * Requests translated since the device was added or the unit reset.
+   */
+  uint64_t translations;
+  /**
+   * Of these, answered from the host's translation cache.
+   */
+  uint64_t cache_hits;
+  /**
+   * Requests refused with a fault.
+   */
+  uint64_t faults;
+  /**
+   * Cached translations that were used although a fresh walk answers otherwise.
+   */
+  uint64_t stale_uses;
+} NvtdDeviceInfo;
+
+/**
+ * One DMA request, for nvtd_translate().
+ */
+typedef struct NvtdRequest {
+  /**
+   * sizeof(NvtdRequest).
+   */
+  size_t size;
+  /**
+   * Address the device put on the bus (untranslated).
+   */
+  uint64_t address;
+  /**
+   * NVTD_REQUEST_* bits; at least one of READ and WRITE.
+   */
+  uint32_t flags;
+  /**
+   * Must be 0.
+   */
+  uint32_t reserved;
+} NvtdRequest;
+
+/**
+ * Answer of nvtd_translate(). Fields beyond the caller's `size` are left out.
+ */
+typedef struct NvtdTranslation {
+  /**
+   * sizeof(NvtdTranslation), set by the caller.
+   */
+  size_t size;
+  /**
+   * Guest-physical address of the request's byte; 0 with a fault.
+   */
+  uint64_t address;
+  /**
+   * Size in bytes, a power of two from 4096, of the naturally aligned page around
+   * `address` for which the answer holds; 4096 with a fault.
+   */
+  uint64_t page_size;
+  /**
+   * NVTD_PERMISSION_* bits of that page; 0 with a fault.
+   */
+  uint32_t permissions;
+  /**
+   * 0, or the fault reason (VT-d 7.1.3) with which the request was refused.
+   */
+  uint32_t fault;
+  /**
+   * 0, or a finer reason, named by nvtd_diagnostic_name().
+   */
+  uint32_t diagnostic;
+  /**
+   * Always 0.
+   */
+  uint32_t reserved;
+} NvtdTranslation;
+
+/**
+ * Counters of the unit since it was created or reset, from nvtd_stats().
+ * Fields beyond the caller's `size` are left out; fields are only appended.
+ */
+typedef struct NvtdStats {
+  /**
+   * sizeof(NvtdStats), set by the caller.
+   */
+  size_t size;
+  /**
+   * Requests given to nvtd_translate(), debug looks excepted.
+   */
+  uint64_t translations;
+  /**
+   * Of these, answered from a translation cache.
+   */
+  uint64_t cache_hits;
+  /**
+   * Table walks made.
+   */
+  uint64_t walks;
+  /**
+   * Cached translations that were used although a fresh walk answers otherwise.
+   */
+  uint64_t stale_uses;
+  /**
+   * Requests refused with a fault.
+   */
+  uint64_t faults;
+  /**
+   * Faults that found no free fault recording register.
+   */
+  uint64_t fault_overflows;
+  /**
+   * Register accesses that were ignored: unaligned, wrong width or not defined.
+   */
+  uint64_t mmio_ignored;
+  /**
+   * Invalidation descriptors executed, waits included.
+   */
+  uint64_t descriptors;
+  /**
+   * Of these, by type: index is the descriptor type, 1 to 9.
+   */
+  uint64_t descriptors_by_type[16];
+  /**
+   * Invalidation queue errors (FSTS.IQE raised).
+   */
+  uint64_t queue_errors;
+  /**
+   * Wait status writes that did not hit writable RAM.
+   */
+  uint64_t status_write_errors;
+  /**
+   * Message-signalled interrupts sent.
+   */
+  uint64_t msis;
+  /**
+   * Nested HWPTs allocated by the host.
+   */
+  uint64_t hwpt_allocs;
+  /**
+   * Nested HWPT allocations that the host refused.
+   */
+  uint64_t hwpt_alloc_errors;
+  /**
+   * Nested HWPTs destroyed.
+   */
+  uint64_t hwpt_destroys;
+  /**
+   * Attachments of a device to an HWPT, replacements included.
+   */
+  uint64_t attaches;
+  /**
+   * Detachments of a device; its DMA is blocked afterwards.
+   */
+  uint64_t detaches;
+  /**
+   * Attach or detach calls that the host refused.
+   */
+  uint64_t attach_errors;
+  /**
+   * Invalidate calls made on the host.
+   */
+  uint64_t invalidate_calls;
+  /**
+   * Entries in those calls.
+   */
+  uint64_t invalidate_entries;
+  /**
+   * Guest descriptors from which those entries came.
+   */
+  uint64_t invalidate_descriptors;
+  /**
+   * Invalidate calls that the host refused, fully or in part.
+   */
+  uint64_t invalidate_errors;
+  /**
+   * Invalidate entries that were dropped by NVTD_INJECT_DROP_INVALIDATIONS.
+   */
+  uint64_t invalidate_dropped;
+  /**
+   * Requests and queue fetches that found a table or the queue outside of RAM.
+   */
+  uint64_t memory_errors;
+} NvtdStats;
+
+#ifdef __cplusplus
+extern "C" {
+#endif // __cplusplus
+
+/**
+ * The interface version this archive was built with: NVTD_ABI_VERSION.
+ * Any thread, from anywhere, before anything else.
+ */
+uint32_t nvtd_abi_version(void);
+
+/**
+ * Text of the last error that a nvtd_ function returned on this thread: what was
+ * wrong and what would be right. Never NULL; empty before the first error. The
+ * pointer is valid until the next nvtd_ call on this thread. The wording is for
+ * people and not stable.
+ */
+const char *nvtd_last_error(void);
+
+/**
+ * Name of a trace event given to NvtdOps.event, a static string; "unknown" for
+ * a number that is none. Any thread, from anywhere.
+ */
+const char *nvtd_event_name(uint32_t event);
+
+/**
+ * Name of NvtdTranslation.diagnostic, a static string; "unknown" for a number
+ * that is none. Any thread, from anywhere.
+ */
+const char *nvtd_diagnostic_name(uint32_t diagnostic);
+
+/**
+ * Fill `config` with the default for every field within config->size, which the
+ * caller sets first. Any thread.
+ *
+ * Returns 0, or -EINVAL: config is NULL or config->size is too small to hold a
+ * field.
+ */
+int nvtd_config_default(struct NvtdConfig *config);
+
+/**
+ * Make a remapping unit and store it in *unit.
+ *
+ * `config` may be NULL for the defaults. `ops` is copied; `opaque` is handed to
+ * every callback. Any thread.
+ *
+ * Returns 0, or -EINVAL: ops or unit is NULL, a `size` is wrong, ops->msi is
+ * missing, a field has an unknown bit or value, or values do not go together
+ * (nvtd_last_error() names them). *unit is then NULL.
+ */
+int nvtd_unit_create(const struct NvtdConfig *config,
+                     const struct NvtdOps *ops,
+                     void *opaque,
+                     struct NvtdUnit **unit);
+
+/**
+ * End a unit. NULL is allowed and does nothing. The caller makes sure that no
+ * other call into the unit is under way and that none follows; registered RAM
+ * need not be removed before. Not from inside a callback.
+ */
+void nvtd_unit_destroy(struct NvtdUnit *unit);
+
+/**
+ * Put the unit into the state after power-on: registers at their reset values,
+ * caches and counters empty, translation off, assigned devices on the host's
+ * nesting parent. Devices and RAM regions stay. Any thread; translations that
+ * run at the same time see the state before or after.
+ *
+ * Returns 0, or -EINVAL: unit is NULL.
+ */
+int nvtd_unit_reset(struct NvtdUnit *unit);
+
+/**
+ * Read `size` bytes (1, 2, 4 or 8) of the register window at `offset` (bytes
+ * from its start) into *value. What the guest does wrong (unaligned, undefined,
+ * 8 bytes of a 4-byte register) reads as the hardware would give it, never as an
+ * error. Any thread; several at once are serialised.
+ *
+ * Returns 0, or -EINVAL: unit or value is NULL, size is none of the four, or
+ * offset + size is beyond NVTD_MMIO_SIZE. *value is then untouched.
+ */
+int nvtd_mmio_read(struct NvtdUnit *unit,
+                   uint64_t offset,
+                   uint32_t size,
+                   uint64_t *value);
+
+/**
+ * Write the low `size` bytes (1, 2, 4 or 8) of `value` to the register window at
+ * `offset`. A write to IQT, GCMD or FSTS does its work before it returns:
+ * invalidation descriptors are executed, at most one queue length of them, the
+ * host is called, wait statuses are written and interrupts are sent through
+ * NvtdOps.msi. Writes of the guest that hardware would ignore are ignored and
+ * counted. Any thread; several at once are serialised.
+ *
+ * Returns 0, or -EINVAL as nvtd_mmio_read(); nothing is then changed.
+ */
+int nvtd_mmio_write(struct NvtdUnit *unit,
+                    uint64_t offset,
+                    uint32_t size,
+                    uint64_t value);
+
+/**
+ * Register guest RAM: `size` bytes at guest-physical `gpa`, which the process
+ * has at `host`. Tables, queues and wait statuses are read and written there
+ * directly, and an assigned device may reach only registered RAM. Regions do not
+ * overlap. The memory stays valid and mapped until nvtd_ram_remove() returns or
+ * the unit is destroyed. Flags: NVTD_RAM_*. Any thread.
+ *
+ * Returns 0; -EINVAL: unit or host is NULL, size is 0, gpa + size overflows, an
+ * unknown flag, or gpa, size or host is not a multiple of 8; -EEXIST: overlaps a
+ * region; -ENOSPC: more than 4096 regions. Nothing is then registered.
+ */
+int nvtd_ram_add(struct NvtdUnit *unit,
+                 uint64_t gpa,
+                 uint64_t size,
+                 void *host,
+                 uint32_t flags);
+
+/**
+ * Take back a region exactly as it was registered. When the call returns the
+ * unit no longer touches the memory. Cached translations into it are dropped.
+ * Any thread; not from inside a callback.
+ *
+ * Returns 0; -EINVAL: unit is NULL; -ENOENT: no region has this gpa and size.
+ */
+int nvtd_ram_remove(struct NvtdUnit *unit, uint64_t gpa, uint64_t size);
+
+/**
+ * Add a device behind the unit; *device becomes its handle (never 0), valid
+ * until nvtd_device_remove(). An assigned device starts on the host's nesting
+ * parent, or where the guest's tables put it if translation is on. Any thread.
+ *
+ * Returns 0; -EINVAL: a pointer is NULL, a `size` is wrong, an unknown flag, or
+ * NVTD_DEVICE_ASSIGNED while config.host is NVTD_HOST_NONE; -ENOSPC: more than
+ * 65536 devices.
+ */
+int nvtd_device_add(struct NvtdUnit *unit,
+                    const struct NvtdDevice *desc,
+                    uint32_t *device);
+
+/**
+ * Remove a device: it is detached from the host and its handle ends.
+ * Translations for it that are under way on other threads still finish. Any thread.
+ *
+ * Returns 0; -EINVAL: unit is NULL; -ENOENT: no such device.
+ */
+int nvtd_device_remove(struct NvtdUnit *unit, uint32_t device);
+
+/**
+ * Where is this device, and what became of its requests? Fills *info up to
+ * info->size. Any thread, also from inside callbacks.
+ *
+ * Returns 0; -EINVAL: a pointer is NULL or info->size is wrong; -ENOENT: no such
+ * device.
+ */
+int nvtd_device_info(struct NvtdUnit *unit, uint32_t device, struct NvtdDeviceInfo *info);
+
+/**
+ * Where does this DMA go? Addresses of the interrupt range (0xfee00000 to
+ * 0xfeefffff) are no DMA and must not be asked. A request that is refused is no
+ * error: the call returns 0, out->fault holds the reason, and the fault has been
+ * recorded and, if the guest wants it, signalled (not with NVTD_REQUEST_DEBUG).
+ * Any thread, several at once; no lock of the VMM is needed. The answer holds
+ * until the guest's invalidation of it completes.
+ *
+ * Returns 0; -EINVAL: a pointer is NULL, a `size` is wrong or request->flags is
+ * not a valid combination; -ENOENT: no such device.
+ */
+int nvtd_translate(struct NvtdUnit *unit,
+                   uint32_t device,
+                   const struct NvtdRequest *request,
+                   struct NvtdTranslation *out);
+
+/**
+ * The unit's counters. Fills *stats up to stats->size. Any thread, also from
+ * inside callbacks; counters that move at the same time may be of different
+ * moments.
+ *
+ * Returns 0, or -EINVAL: a pointer is NULL or stats->size is wrong.
+ */
+int nvtd_stats(struct NvtdUnit *unit, struct NvtdStats *stats);
+
+#ifdef __cplusplus
+}  // extern "C"
+#endif  // __cplusplus
+
+#endif  /* NESTED_VTD_H */

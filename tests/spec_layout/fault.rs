@@ -1,0 +1,41 @@
+//! Fault reasons (section 7.1.3).
+
+use nested_vtd::spec::fault::FaultReason;
+
+// The names in the comments are VirtualBox's; Linux prints a sentence for each code.
+codes! {
+    fault_reason: FaultReason;
+    ContextInvalidLegacy = 0x03; // LCT.4
+    RootTableMode = 0x30; // RTA.1
+    RootAccess = 0x38; // SRT.1
+    RootNotPresent = 0x39; // SRT.2
+    RootReserved = 0x3a; // SRT.3
+    ContextAccess = 0x40; // SCT.1
+    ContextNotPresent = 0x41; // SCT.2
+    ContextReserved = 0x42; // SCT.3
+    DirectoryAccess = 0x50; // SPD.1
+    DirectoryNotPresent = 0x51; // SPD.2
+    DirectoryReserved = 0x52; // SPD.3
+    PasidAccess = 0x58; // SPT.1
+    PasidNotPresent = 0x59; // SPT.2
+    PasidReserved = 0x5a; // SPT.3
+    PasidInvalid = 0x5b; // SPT.4
+    FirstStageAccess = 0x70; // SFS.1
+    FirstStageNotPresent = 0x71; // SFS.2
+    FirstStageReserved = 0x72; // SFS.3
+    FirstStageRootAccess = 0x73; // SFS.4
+    SecondStageAccess = 0x78; // SSS.1
+    SecondStagePermission = 0x79; // SSS.2
+    NotCanonical = 0x80; // SGN.1
+    Privilege = 0x81; // SGN.2
+    NoWrite = 0x85; // SGN.6
+    InterruptRange = 0x87; // SGN.8
+    AccessedDirty = 0x91; // SFS.10
+}
+
+#[test]
+fn code_is_the_value() {
+    assert_eq!(FaultReason::ContextInvalidLegacy.code(), 0x03);
+    assert_eq!(FaultReason::FirstStageNotPresent.code(), 0x71);
+    assert_eq!(FaultReason::AccessedDirty.code(), 0x91);
+}
