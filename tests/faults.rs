@@ -142,6 +142,10 @@ fn pass_through_needs_the_capability() {
         guest.set_pasid_entry(4);
         assert_eq!(dma(&guest, 0x5000, false), reason);
     }
+    let guest = direct();
+    guest.set_pasid_entry(4);
+    assert_eq!(dma(&guest, BEYOND - 1, false), 0);
+    assert_eq!(dma(&guest, BEYOND, false), 0x83);
 }
 
 #[test]
@@ -152,6 +156,11 @@ fn table_modes_that_are_not_reported_refuse_everything() {
         guest.write32(0x18, 1 << 31 | 1 << 26 | 1 << 30);
         assert_eq!(dma(&guest, 0x5000, false), reason, "TTM {mode}");
     }
+    let guest = direct();
+    guest.write64(0x20, ROOT | 2 << 10);
+    guest.write32(0x18, 1 << 31 | 1 << 26 | 1 << 30);
+    guest.write32(0x88, 32);
+    assert_eq!(guest.read64(0xb0) & 0xf, 7);
 }
 
 #[test]

@@ -368,7 +368,7 @@ pub enum PasidPages {
 pub enum Descriptor {
     /// Type 1: forget context entries.
     ContextCache(Scope<SourceMatch>),
-    /// Type 2: forget second-stage, nested and pass-through translations.
+    /// Type 2: forget second-stage and nested translations.
     Iotlb(Scope<PageRange>),
     /// Type 3: the device forgets translations.
     DeviceTlb {
@@ -391,7 +391,7 @@ pub enum Descriptor {
         /// PD.
         page_drain: bool,
     },
-    /// Type 6: forget first-stage and nested translations of a PASID.
+    /// Type 6: forget first-stage, nested and pass-through translations of a PASID.
     PasidIotlb {
         /// DID.
         domain_id: u16,

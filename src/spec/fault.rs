@@ -5,10 +5,10 @@
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum FaultReason {
-    /// LCT.3: a legacy-mode context entry is programmed in a way the hardware
+    /// LCT.4: a legacy-mode context entry is programmed in a way the hardware
     /// does not support.
     ContextInvalidLegacy = 0x03,
-    /// RTA.2: RTADDR.TTM has a reserved value.
+    /// RTA.1: RTADDR.TTM has a value that is reserved or not supported.
     RootTableMode = 0x30,
     /// SRT.1: the root entry could not be read.
     RootAccess = 0x38,
@@ -45,15 +45,15 @@ pub enum FaultReason {
     FirstStageReserved = 0x72,
     /// SFS.4: the topmost first-stage entry could not be read.
     FirstStageRootAccess = 0x73,
-    /// SSS.1: the second stage does not map an address that a walk of the first
-    /// stage, or its result, needs.
-    SecondStageAccess = 0x78,
-    /// SSS.2: the second stage does not permit the access.
+    /// SSS.2: the second stage does not permit the access, or does not map it:
+    /// its entries have no present bit.
     SecondStagePermission = 0x79,
     /// SGN.1: the address is not canonical for the first stage.
     NotCanonical = 0x80,
     /// SGN.2: a user request to a supervisor page.
     Privilege = 0x81,
+    /// SGN.4: the address is beyond the hardware's width.
+    BeyondWidth = 0x83,
     /// SGN.6: a write without write permission.
     NoWrite = 0x85,
     /// SGN.8: the translated address is in the interrupt range.

@@ -1,7 +1,7 @@
 //! Layouts of the VT-d specification: bits only, no state, no I/O.
 //!
 //! One file per group of tables. Every type cites its section and is pinned by
-//! `tests/spec_layout.rs` with literal hex from two independent sources.
+//! `tests/spec_layout` with literal hex from two independent sources.
 
 pub mod descriptors;
 pub mod fault;

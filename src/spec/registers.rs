@@ -393,7 +393,7 @@ pub enum QueueErrorInfo {
     BadWidth = 5,
     /// IQT is not a multiple of the descriptor size.
     MisalignedTail = 6,
-    /// A descriptor that the table mode in RTADDR.TTM does not know.
+    /// RTADDR.TTM has a reserved value.
     BadTableMode = 7,
 }
 
@@ -416,7 +416,7 @@ pub struct FaultRecordHigh {
     pub source_id: u16,
     #[bits(12)]
     __: u16,
-    /// T2: upper bit of the request type.
+    /// T2: lower bit of the request type.
     pub type2: bool,
     /// PRIV: privileged request.
     pub privileged: bool,

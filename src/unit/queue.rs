@@ -34,8 +34,10 @@ impl Unit {
         }
         let (queue, tail) = (registers.queue_address, registers.queue_tail);
         let step = queue.descriptor_size();
-        if !queue.wide() && TableMode::from(self.control.read().root) == TableMode::Scalable {
-            return Err(QueueErrorInfo::BadWidth);
+        match TableMode::from(self.control.read().root) {
+            TableMode::Scalable if !queue.wide() => return Err(QueueErrorInfo::BadWidth),
+            TableMode::Reserved => return Err(QueueErrorInfo::BadTableMode),
+            _ => {}
         }
         if tail >= queue.bytes() {
             return Err(QueueErrorInfo::BadTail);

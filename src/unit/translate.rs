@@ -174,7 +174,7 @@ impl Unit {
                     .unwrap_or(0)
                     != 0
                 {
-                    let fault = Fault::new(FaultReason::NotCanonical, Diagnostic::BeyondWidth);
+                    let fault = Fault::new(FaultReason::BeyondWidth, Diagnostic::BeyondWidth);
                     return Err(refuse(fault));
                 }
                 identity(address)

@@ -2,7 +2,8 @@
 
 use nested_vtd::spec::fault::FaultReason;
 
-// The names in the comments are VirtualBox's; Linux prints a sentence for each code.
+// The names beside the codes are VirtualBox's, which still says SFL and SSL for SFS and
+// SSS. Linux has a sentence for each code but 0x91, which QEMU has.
 codes! {
     fault_reason: FaultReason;
     ContextInvalidLegacy = 0x03; // LCT.4
@@ -24,10 +25,10 @@ codes! {
     FirstStageNotPresent = 0x71; // SFS.2
     FirstStageReserved = 0x72; // SFS.3
     FirstStageRootAccess = 0x73; // SFS.4
-    SecondStageAccess = 0x78; // SSS.1
     SecondStagePermission = 0x79; // SSS.2
     NotCanonical = 0x80; // SGN.1
     Privilege = 0x81; // SGN.2
+    BeyondWidth = 0x83; // SGN.4
     NoWrite = 0x85; // SGN.6
     InterruptRange = 0x87; // SGN.8
     AccessedDirty = 0x91; // SFS.10

@@ -178,7 +178,7 @@ impl SoftHost {
             .into_iter()
             .find_map(|size| Some((self.memory.page(gpa, size)?, size)))
             .ok_or(Fault::new(
-                FaultReason::SecondStageAccess,
+                FaultReason::SecondStagePermission,
                 Diagnostic::ParentUnmapped,
             ))?;
         let writable = kind == PageKind::Writable;
