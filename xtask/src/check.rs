@@ -1,0 +1,220 @@
+//! `cargo xtask check`: every test there is, in the order of how soon it tells something.
+
+use std::process::Command;
+
+use crate::boot::{self, DISKS, Lab, NET, Outcome, RunDir, Scenario};
+use crate::cache::{self, Cache};
+use crate::debian::Apt;
+use crate::qemu::source::{self, Source};
+use crate::ui::{self, Error, Result, Step, fail};
+use crate::workspace::Workspace;
+use crate::{header, host, report, symbols};
+
+pub const USAGE: &str = "\
+usage: cargo xtask check [--quick]
+  --quick  leave out QEMU and the guest";
+
+/// A guest test: the scenario and what its outcome must show.
+type GuestTest = (&'static str, Scenario, fn(&Outcome) -> Result<()>);
+
+const GUEST_TESTS: &[GuestTest] = &[
+    ("guest: DMA through nested HWPTs", Scenario::NESTED, works),
+    ("guest: the same, strict unmapping", Scenario::STRICT, works),
+    (
+        "guest: DMA through the unit's own walk",
+        Scenario::DIRECT,
+        works,
+    ),
+    (
+        "guest: dropped invalidations are noticed",
+        Scenario::BREAK_INVALIDATION,
+        finds_stale_uses,
+    ),
+    (
+        "guest: refused HWPTs leave devices blocked",
+        Scenario::BREAK_ALLOC,
+        finds_blocked_devices,
+    ),
+];
+
+/// `cargo xtask check`.
+pub fn run(args: &[String]) -> Result<()> {
+    let quick = match args {
+        [] => false,
+        [flag] if flag == "--quick" => true,
+        _ => return Err(Error::new(format!("unknown options {}", args.join(" "))).next(USAGE)),
+    };
+    let workspace = Workspace::new();
+    let cache = Cache::open()?;
+    let mut tally = Tally::default();
+    own(&mut tally, &workspace, &cache);
+    if !quick {
+        with_qemu(&mut tally, &workspace, &cache);
+    }
+    println!("{} passed, {} failed", tally.passed, tally.failed);
+    if tally.failed == 0 {
+        Ok(())
+    } else {
+        Err(Error::silent())
+    }
+}
+
+#[derive(Default)]
+struct Tally {
+    passed: u32,
+    failed: u32,
+}
+
+impl Tally {
+    fn check(&mut self, name: &str, test: impl FnOnce(&mut Step) -> Result<()>) {
+        let mut step = Step::new(name);
+        match test(&mut step) {
+            Ok(()) => {
+                step.done("");
+                self.passed += 1;
+            }
+            Err(e) => {
+                drop(step);
+                eprintln!("{}", ui::indent(&e.to_string()));
+                self.failed += 1;
+            }
+        }
+    }
+}
+
+/// What needs no emulator.
+fn own(tally: &mut Tally, workspace: &Workspace, cache: &Cache) {
+    let cargo = |step: &mut Step, name: &str, args: &[&str]| {
+        ui::run(step, &cache.log(name), workspace.cargo().args(args))
+    };
+    tally.check("format", |step| {
+        cargo(step, "format", &["fmt", "--all", "--check"])
+            .map_err(|e| e.next("cargo fmt --all (without rustfmt: rustup component add rustfmt)"))
+    });
+    tally.check("clippy", |step| {
+        const ARGS: &[&str] = &[
+            "clippy",
+            "--workspace",
+            "--all-targets",
+            "--locked",
+            "--",
+            "--deny",
+            "warnings",
+        ];
+        cargo(step, "clippy", ARGS)
+    });
+    tally.check("header is up to date", |_| {
+        header::run(&["--check".to_owned()])
+    });
+    tally.check("Rust tests", |step| {
+        cargo(step, "rust-tests", &["test", "--workspace", "--locked"])
+    });
+    tally.check("exported symbols", |_| {
+        host::require(cache, &[host::C_TESTS])?;
+        symbols::run(&["--check".to_owned()])
+    });
+    tally.check("C tests (meson)", |step| {
+        host::require(cache, &[host::C_TESTS])?;
+        let log = cache.log("meson");
+        let build = workspace.target().join("meson-check");
+        if !build.join("build.ninja").is_file() {
+            cache::remove(&build)?;
+            let mut setup = Command::new("meson");
+            setup.arg("setup").arg(&build).arg(workspace.path("."));
+            ui::run(step, &log, &mut setup)?;
+        }
+        let mut test = Command::new("meson");
+        ui::run(
+            step,
+            &log,
+            test.args(["test", "--print-errorlogs", "-C"]).arg(&build),
+        )
+    });
+}
+
+fn with_qemu(tally: &mut Tally, workspace: &Workspace, cache: &Cache) {
+    tally.check("patches apply to Debian's QEMU", |step| {
+        let _lock = cache.lock()?;
+        host::require(cache, &[host::UNPACK])?;
+        let apt = Apt::open(cache, false)?;
+        let source = Source::open(cache, &apt)?;
+        source.apply(step, &source::patches(workspace)?).map(drop)
+    });
+    let mut lab = None;
+    tally.check("QEMU builds", |_| {
+        lab = Some(Lab::prepare(workspace, cache, false)?);
+        Ok(())
+    });
+    for (name, scenario, judge) in GUEST_TESTS {
+        tally.check(name, |_| {
+            let Some(lab) = &lab else {
+                return fail("not run, as there is no QEMU");
+            };
+            let dir = RunDir::new(cache, scenario, false)?;
+            let outcome = boot::boot(lab, scenario, &dir, None)?;
+            judge(&outcome).map_err(|e| Error::new(format!("{e}\n{}", report::text(&outcome))))
+        });
+    }
+}
+
+fn works(outcome: &Outcome) -> Result<()> {
+    if !report::reasons(outcome).is_empty() {
+        return fail("the run is not as it should be");
+    }
+    // Strict unmapping must have been in force where it was asked for.
+    let wanted = if outcome.scenario == Scenario::STRICT.name {
+        "DMA"
+    } else {
+        "DMA-FQ"
+    };
+    match outcome.guest.groups.iter().find(|g| g[1] != wanted) {
+        Some(group) => fail(format!("{} is in a domain of type {}", group[0], group[1])),
+        None => Ok(()),
+    }
+}
+
+fn finds_stale_uses(outcome: &Outcome) -> Result<()> {
+    let unit = outcome
+        .unit
+        .as_ref()
+        .map_err(|e| Error::new(e.to_string()))?;
+    let named = report::reasons(outcome)
+        .iter()
+        .any(|r| r.starts_with("stale uses"));
+    match (unit.stat("invalidate-dropped"), unit.stat("stale-uses")) {
+        (0, _) => fail("no invalidation was dropped"),
+        (_, 0) => fail("no stale use was seen"),
+        _ if !named => fail("the reasons do not name the stale uses"),
+        _ => Ok(()),
+    }
+}
+
+fn finds_blocked_devices(outcome: &Outcome) -> Result<()> {
+    let unit = outcome
+        .unit
+        .as_ref()
+        .map_err(|e| Error::new(e.to_string()))?;
+    let reasons = report::reasons(outcome);
+    for id in DISKS.iter().map(|d| d.id).chain([NET]) {
+        let Some(device) = unit.device(id) else {
+            return fail(format!("{id} is missing"));
+        };
+        if device.state != "blocked" || device.number("host-errno") == 0 {
+            return fail(format!("{id} is {}, not blocked by the host", device.state));
+        }
+        if !reasons
+            .iter()
+            .any(|r| r.starts_with(&format!("{id}: blocked")))
+        {
+            return fail(format!("the reasons do not name {id} as blocked"));
+        }
+    }
+    if unit.stat("hwpt-allocs") != 0 {
+        return fail("an HWPT was allocated");
+    }
+    if outcome.alive {
+        Ok(())
+    } else {
+        fail("the guest is not alive afterwards")
+    }
+}

@@ -1,0 +1,78 @@
+//! The project's own commands: `cargo xtask COMMAND`.
+
+mod archive;
+mod boot;
+mod cache;
+mod check;
+mod debian;
+mod demo;
+mod guest;
+mod header;
+mod host;
+mod qemu;
+mod qmp;
+mod report;
+mod symbols;
+mod ui;
+mod workspace;
+
+use std::process::ExitCode;
+
+use ui::{Error, Result};
+
+const USAGE: &str = "\
+usage: cargo xtask COMMAND [OPTION...]
+
+  demo     boot a stock guest behind the unit and report what became of its tables
+  check    run every test there is
+  qemu     build the patched QEMU; edit and refresh its patches
+  archive  build libnested_vtd.a
+  header   generate include/nested_vtd.h
+  symbols  list or check the archive's symbols
+
+`cargo xtask COMMAND --help` says more.";
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    match dispatch(&args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            if !e.is_silent() {
+                eprintln!("error: {e}");
+            }
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn dispatch(args: &[String]) -> Result<()> {
+    let Some((command, args)) = args.split_first() else {
+        return Err(Error::new("which command?").next(USAGE));
+    };
+    if args.iter().any(|arg| arg == "--help" || arg == "-h") {
+        println!("{}", usage(command));
+        return Ok(());
+    }
+    match command.as_str() {
+        "demo" => demo::run(args),
+        "check" => check::run(args),
+        "qemu" => qemu::run_command(args),
+        "archive" => archive::run(args),
+        "header" => header::run(args),
+        "symbols" => symbols::run(args),
+        "help" | "--help" | "-h" => {
+            println!("{USAGE}");
+            Ok(())
+        }
+        _ => Err(Error::new(format!("unknown command {command}")).next(USAGE)),
+    }
+}
+
+fn usage(command: &str) -> &'static str {
+    match command {
+        "demo" => demo::USAGE,
+        "check" => check::USAGE,
+        "qemu" => qemu::USAGE,
+        _ => USAGE,
+    }
+}

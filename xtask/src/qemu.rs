@@ -1,0 +1,218 @@
+//! `cargo xtask qemu`: the patched QEMU with the archive linked in, and the firmware it needs.
+
+pub mod source;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::archive::{self, Profile};
+use crate::cache::{self, Cache};
+use crate::debian::{self, Apt, STABLE};
+use crate::host;
+use crate::ui::{Context, Error, Result, Step, fail, run};
+use crate::workspace::Workspace;
+use source::Source;
+
+pub const USAGE: &str = "\
+usage: cargo xtask qemu [--update] [--edit | --refresh]
+  --update   look for newer Debian packages first
+  --edit     put the source with the patches as commits where it says, for editing
+  --refresh  turn the commits made there into qemu-patches/";
+
+const TARGET: &str = "qemu-system-x86_64";
+
+const CONFIGURE: &[&str] = &[
+    "--target-list=x86_64-softmmu",
+    "--without-default-features",
+    "--enable-tcg",
+    "--enable-kvm",
+    "--enable-system",
+    "--enable-fdt=system",
+    "--enable-slirp",
+    "--enable-trace-backends=log",
+    "--enable-nested-vtd",
+    "--disable-install-blobs",
+    "--disable-docs",
+    "--disable-tools",
+    "--disable-user",
+];
+
+/// Packages with the firmware that Debian's source of QEMU leaves out, and what of it a q35 machine
+/// with `-kernel` and our devices loads.
+const FIRMWARE_PACKAGES: &[&str] = &["ipxe-qemu", "qemu-system-data", "seabios"];
+const FIRMWARE: &[&str] = &[
+    "bios-256k.bin",
+    "efi-e1000e.rom",
+    "kvmvapic.bin",
+    "linuxboot_dma.bin",
+];
+
+/// `cargo xtask qemu`.
+pub fn run_command(args: &[String]) -> Result<()> {
+    let (mut update, mut edit, mut refresh) = (false, false, false);
+    for arg in args {
+        match arg.as_str() {
+            "--update" => update = true,
+            "--edit" => edit = true,
+            "--refresh" => refresh = true,
+            _ => return Err(Error::new(format!("unknown option {arg}")).next(USAGE)),
+        }
+    }
+    let workspace = Workspace::new();
+    let cache = Cache::open()?;
+    let _lock = cache.lock()?;
+    host::require(&cache, &[host::UNPACK])?;
+    let apt = Apt::open(&cache, update)?;
+    let source = Source::open(&cache, &apt)?;
+    match (edit, refresh) {
+        (false, false) => println!("{}", build(&workspace, &cache, &apt)?.display()),
+        (true, false) => {
+            let mut step = Step::new("patches");
+            source.patch(&mut step, &source::patches(&workspace)?)?;
+            step.done("");
+            println!("{}", source.tree().display());
+            println!("Commit there above the tag base, then: cargo xtask qemu --refresh");
+        }
+        (false, true) => match source.refresh(&workspace)?.as_slice() {
+            [] => println!("qemu-patches/ is up to date"),
+            changed => println!("qemu-patches/: {}", changed.join(", ")),
+        },
+        (true, true) => {
+            return Err(Error::new("--edit and --refresh exclude each other").next(USAGE));
+        }
+    }
+    Ok(())
+}
+
+/// Builds the patched QEMU and returns the program. It is named by all that goes into it, and stays as
+/// it is while another checkout builds another.
+pub fn build(workspace: &Workspace, cache: &Cache, apt: &Apt) -> Result<PathBuf> {
+    host::require(cache, &[host::UNPACK, host::BUILD])?;
+    let prefix = cache.path("qemu/prefix");
+    archive::stage(workspace, &prefix, Profile::Release)?;
+    let source = Source::open(cache, apt)?;
+    let patches = source::patches(workspace)?;
+    if patches.is_empty() {
+        return fail("there are no patches in qemu-patches/")
+            .map_err(|e: Error| e.next("git checkout qemu-patches"));
+    }
+
+    let read = |name: &str| fs::read(prefix.join(name)).context(name);
+    let archive = read("lib/libnested_vtd.a")?;
+    let header = read("include/nested_vtd.h")?;
+    let package = read("lib/pkgconfig/nested-vtd.pc")?;
+    let configuration = cache::key(&[CONFIGURE.join(" ").as_bytes(), &package])?;
+    let patches_key = source::content_key(&patches)?;
+    let key = cache::key(&[
+        source.version.as_bytes(),
+        patches_key.as_bytes(),
+        configuration.as_bytes(),
+        &archive,
+        &header,
+    ])?;
+    let program = cache.path("qemu/bin").join(&key).join(TARGET);
+    let mut step = Step::new(format!(
+        "QEMU {} with {} patches",
+        source.version,
+        patches.len()
+    ));
+    if program.is_file() {
+        step.done("built before");
+        if source.edited()? {
+            eprintln!(
+                "warning: changes in {} are not in qemu-patches/ and not in this QEMU; \
+                 commit them and run `cargo xtask qemu --refresh`",
+                source.tree().display()
+            );
+        }
+        return Ok(program);
+    }
+
+    let log = cache.log("qemu-build");
+    source.patch(&mut step, &patches)?;
+    let build = source.dir().join("build");
+    let meson = meson(&mut step, cache, apt)?;
+    let with_paths = |mut command: Command| {
+        command.current_dir(&build).env("PYTHONPATH", &meson);
+        command.env("PKG_CONFIG_PATH", prefix.join("lib/pkgconfig"));
+        command
+    };
+    let note = build.join("nested-vtd-configuration");
+    if !fs::read_to_string(&note).is_ok_and(|k| k == configuration) {
+        cache::remove(&build)?;
+        fs::create_dir_all(&build).context(build.display())?;
+        let mut configure = with_paths(Command::new(source.tree().join("configure")));
+        run(&mut step, &log, configure.args(CONFIGURE))?;
+        fs::write(&note, &configuration).context(note.display())?;
+    }
+    // Linked anew whatever ninja thinks of the archive's time.
+    let linked = build.join(TARGET);
+    cache::remove(&linked)?;
+    run(
+        &mut step,
+        &log,
+        with_paths(Command::new("ninja")).arg(TARGET),
+    )?;
+    let dir = program.parent().unwrap_or(&program);
+    cache::build_dir(dir, |dir| {
+        fs::copy(&linked, dir.join(TARGET))
+            .context(linked.display())
+            .map(drop)
+    })?;
+    cache::prune(&cache.path("qemu/bin"), 4)?;
+    step.done("");
+    Ok(program)
+}
+
+/// Debian 12's meson is too old for this QEMU. Debian 13's is all Python and runs anywhere; what is
+/// returned belongs into PYTHONPATH.
+fn meson(step: &mut Step, cache: &Cache, apt: &Apt) -> Result<PathBuf> {
+    let deb = apt.debs(step, &[format!("meson/{STABLE}")])?.remove(0);
+    let dir = unpacked(&cache.path("qemu/meson"), &deb)?;
+    Ok(dir.join("usr/lib/python3/dist-packages"))
+}
+
+/// The directory for QEMU's -L.
+pub fn firmware(cache: &Cache, apt: &Apt) -> Result<PathBuf> {
+    let mut step = Step::new("firmware");
+    let packages: Vec<_> = FIRMWARE_PACKAGES
+        .iter()
+        .map(|p| format!("{p}/{STABLE}"))
+        .collect();
+    let debs = apt.debs(&mut step, &packages)?;
+    let names: Vec<_> = debs
+        .iter()
+        .map(|d| d.as_os_str().as_encoded_bytes())
+        .collect();
+    let key = cache::key(&[&names.concat(), FIRMWARE.join(" ").as_bytes()])?;
+    let dir = cache.path("firmware").join(key);
+    if !dir.is_dir() {
+        cache::build_dir(&dir, |dir| {
+            let all = dir.join("all");
+            for deb in &debs {
+                debian::unpack(deb, &all)?;
+            }
+            for name in FIRMWARE {
+                let places = ["qemu", "seabios"].map(|p| all.join("usr/share").join(p).join(name));
+                let Some(file) = places.iter().find(|p| p.is_file()) else {
+                    return fail(format!("no {name} in {}", FIRMWARE_PACKAGES.join(", ")));
+                };
+                fs::copy(file, dir.join(name)).context(file.display())?;
+            }
+            cache::remove(&all)
+        })?;
+        cache::prune(&cache.path("firmware"), 2)?;
+    }
+    step.done("");
+    Ok(dir)
+}
+
+/// `deb` unpacked in `parent`, once.
+fn unpacked(parent: &Path, deb: &Path) -> Result<PathBuf> {
+    let dir = parent.join(deb.file_stem().unwrap_or_default());
+    if !dir.is_dir() {
+        cache::build_dir(&dir, |dir| debian::unpack(deb, dir))?;
+    }
+    Ok(dir)
+}
