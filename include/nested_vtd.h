@@ -233,7 +233,8 @@ typedef struct NvtdOps {
    * Optional. The present requester ID (bus << 8 | devfn) of the device that was
    * added with `tag`. A VMM whose guest can renumber buses gives it; without it
    * NvtdDevice.source_id holds for the life of the device. Must not call
-   * back into the unit. Called on any thread that calls into the unit.
+   * back into the unit. Called on any thread that calls into the unit;
+   * nvtd_translate() and nvtd_device_info() ask for their own device only.
    */
   uint16_t (*source_id)(void *opaque, uint64_t tag);
 } NvtdOps;

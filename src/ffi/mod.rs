@@ -376,3 +376,6 @@ pub unsafe extern "C" fn nvtd_stats(unit: *mut NvtdUnit, stats: *mut NvtdStats) 
         unsafe { write_sized(stats, "stats", counted.into()) }
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -102,7 +102,8 @@ pub struct NvtdOps {
     /// Optional. The present requester ID (bus << 8 | devfn) of the device that was
     /// added with `tag`. A VMM whose guest can renumber buses gives it; without it
     /// NvtdDevice.source_id holds for the life of the device. Must not call
-    /// back into the unit. Called on any thread that calls into the unit.
+    /// back into the unit. Called on any thread that calls into the unit;
+    /// nvtd_translate() and nvtd_device_info() ask for their own device only.
     pub source_id: Option<unsafe extern "C" fn(opaque: *mut c_void, tag: u64) -> u16>,
 }
 
