@@ -4,7 +4,7 @@
 use super::outbox::Outbox;
 use super::{State, Unit};
 use crate::event::Event;
-use crate::host::{Host, HwptId, VTD_INV_FLAGS_LEAF, VtdS1Invalidate};
+use crate::host::{HwptId, VTD_INV_FLAGS_LEAF, VtdS1Invalidate};
 use crate::spec::PAGE_SIZE;
 use crate::spec::descriptors::{PageRange, PasidPages};
 use crate::vmm::LogLevel;

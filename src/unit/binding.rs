@@ -14,7 +14,6 @@ use super::device::{Device, DeviceDescription, DeviceInfo};
 use super::outbox::Outbox;
 use super::{State, Unit};
 use crate::event::Event;
-use crate::host::soft::SoftHost;
 use crate::host::{Errno, Host, HostDevice, HwptId, VtdS1};
 use crate::translate::Fault;
 use crate::translate::tables::{Stages, Translated, lookup};
@@ -114,7 +113,7 @@ impl Unit {
     pub fn device_add(&self, description: DeviceDescription) -> Result<u32> {
         let host = match (&self.host, description.assigned) {
             (_, false) => None,
-            (Some(host), true) => Some(self.bind(host)?),
+            (Some(host), true) => Some(self.bind(&**host)?),
             (None, true) => {
                 return Err(Error::invalid(
                     "an assigned device needs a host; select one when the unit is created",
@@ -136,7 +135,7 @@ impl Unit {
         Ok(handle)
     }
 
-    fn bind(&self, host: &SoftHost) -> Result<HostDevice> {
+    fn bind(&self, host: &dyn Host) -> Result<HostDevice> {
         let errno = |errno| Error::new(errno, "the host cannot take another device");
         let device = host.bind().map_err(errno)?;
         let checked = host.hw_info(device).map_err(errno).and_then(|info| {
@@ -237,7 +236,7 @@ impl Unit {
 
     /// Put a device where the guest's tables say.
     fn sync(&self, state: &mut State, device: &Device, out: &mut Outbox) {
-        let (Some(host), Some(bound)) = (&self.host, device.host) else {
+        let (Some(host), Some(bound)) = (self.host.as_deref(), device.host) else {
             return;
         };
         let wanted = match self.look_up(device.source_id()) {
@@ -288,7 +287,7 @@ impl Unit {
     /// Attach to `wanted`, unless the device is there already; detach if that fails.
     fn attach(
         &self,
-        host: &SoftHost,
+        host: &dyn Host,
         bound: HostDevice,
         device: &Device,
         before: Binding,
@@ -326,7 +325,7 @@ impl Unit {
     /// The guest's tables have nothing for the device.
     fn detach(
         &self,
-        host: &SoftHost,
+        host: &dyn Host,
         bound: HostDevice,
         device: &Device,
         fault: Fault,
@@ -351,7 +350,7 @@ impl Unit {
     /// announces another configuration.
     fn give_up(
         &self,
-        host: &SoftHost,
+        host: &dyn Host,
         bound: HostDevice,
         translated: Option<Translated>,
         errno: Errno,
@@ -381,7 +380,7 @@ impl Unit {
     fn acquire(
         &self,
         state: &mut State,
-        host: &SoftHost,
+        host: &dyn Host,
         bound: HostDevice,
         device: &Device,
         content: VtdS1,
@@ -445,7 +444,9 @@ impl Unit {
         errno: Errno,
         out: &mut Outbox,
     ) {
-        let Some(host) = &self.host else { return };
+        let Some(host) = self.host.as_deref() else {
+            return;
+        };
         let devices = self.devices.read().all();
         for device in devices {
             let before = *device.binding.lock();

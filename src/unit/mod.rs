@@ -3,8 +3,8 @@
 //! [`Unit`] owns all architectural state behind one lock and is driven from
 //! outside only: register accesses ([`mmio`](Unit::mmio_write)) execute commands
 //! and drain the invalidation queue, [`Unit::translate`] answers DMA. Whatever is
-//! to be told to the VMM is collected in an [`outbox`] and delivered after the
-//! lock is released.
+//! to be told to the VMM is collected in an outbox and delivered after the lock is
+//! released.
 
 mod batch;
 mod binding;
@@ -53,7 +53,10 @@ pub struct Unit {
     capabilities: Capabilities,
     vmm: Arc<dyn Vmm>,
     memory: Arc<GuestMemory>,
-    host: Option<Arc<SoftHost>>,
+    host: Option<Arc<dyn Host>>,
+    /// The host's silicon, when it is ours to play: where assigned devices' DMA
+    /// goes.
+    hardware: Option<Arc<SoftHost>>,
     devices: RwLock<Devices>,
     /// What translation needs of the registers; written under the state's lock.
     control: RwLock<Control>,
@@ -83,9 +86,8 @@ impl Unit {
     /// # Errors
     /// `EINVAL`: values of `config` are not supported or do not go together.
     pub fn new(config: Config, vmm: Arc<dyn Vmm>) -> Result<Self> {
-        let capabilities = config.capabilities()?;
         let memory = Arc::new(GuestMemory::default());
-        let host = match config.host {
+        let hardware = match config.host {
             HostKind::None => None,
             HostKind::Soft => {
                 let host = SoftHost::new(Arc::clone(&memory));
@@ -93,12 +95,24 @@ impl Unit {
                 Some(Arc::new(host))
             }
         };
+        let host = hardware.clone().map(|host| host as Arc<dyn Host>);
+        Self::assemble(config, vmm, memory, host, hardware)
+    }
+
+    fn assemble(
+        config: Config,
+        vmm: Arc<dyn Vmm>,
+        memory: Arc<GuestMemory>,
+        host: Option<Arc<dyn Host>>,
+        hardware: Option<Arc<SoftHost>>,
+    ) -> Result<Self> {
         Ok(Self {
             config,
-            capabilities,
+            capabilities: config.capabilities()?,
             vmm,
             memory,
             host,
+            hardware,
             devices: RwLock::default(),
             control: RwLock::default(),
             state: Mutex::new(State {
@@ -221,3 +235,6 @@ fn check_window(offset: u64, size: u32) -> Result<()> {
         ))),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -82,7 +82,7 @@ impl Unit {
         access: Access,
         out: &mut Outbox,
     ) -> core::result::Result<Translation, Refusal> {
-        let Some(host) = &self.host else {
+        let Some(hardware) = &self.hardware else {
             return Err(self.blocked(device, source_id));
         };
         let Dma {
@@ -90,7 +90,7 @@ impl Unit {
             cache_hit,
             stale,
             walks,
-        } = host.dma(bound, address, access);
+        } = hardware.dma(bound, address, access);
         if !access.look {
             self.counters.walks.add(u64::from(walks));
         }
