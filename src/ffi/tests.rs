@@ -35,10 +35,8 @@ fn a_panic_is_told_to_the_log_of_units_that_live() {
     };
     let mut unit = core::ptr::null_mut();
     // SAFETY: all pointers are valid; `lines` outlives the unit.
-    assert_eq!(
-        unsafe { nvtd_unit_create(core::ptr::null(), &ops, opaque, &mut unit) },
-        0
-    );
+    let created = unsafe { nvtd_unit_create(core::ptr::null(), &ops, opaque, &mut unit) };
+    assert_eq!(created, 0);
     let told = |word: &str| lines.lock().unwrap().iter().any(|line| line.contains(word));
 
     std::panic::catch_unwind(|| panic!("last words")).unwrap_err();
