@@ -20,6 +20,7 @@ use core::ffi::{c_char, c_int, c_void};
 use std::sync::Arc;
 
 use crate::event::Event;
+use crate::memory::HostRam;
 use crate::translate::Diagnostic;
 use crate::unit::{Config, DeviceDescription, Request, Unit};
 use callbacks::Callbacks;
@@ -243,8 +244,10 @@ pub unsafe extern "C" fn nvtd_ram_add(
                 )));
             }
         };
-        // SAFETY: C promises that the memory is mapped until it is removed.
-        unsafe { unit.ram_add(gpa, size, host.cast(), read_only) }
+        // SAFETY: C promises that the memory is mapped until it is removed or the unit
+        // is destroyed.
+        let ram = unsafe { HostRam::new(host.cast(), size) };
+        unit.ram_add(gpa, ram, read_only)
     })
 }
 

@@ -5,6 +5,7 @@
 //! returns nothing touches the region any more. Guest processors write the same
 //! memory at the same time: every access is one atomic load, store or exchange.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use parking_lot::RwLock;
@@ -38,24 +39,67 @@ pub enum PageKind {
     ReadOnly,
 }
 
-#[derive(Debug, Clone, Copy)]
-struct Region {
-    gpa: u64,
+/// Memory of this process that is to become guest RAM.
+#[derive(Debug)]
+pub struct HostRam {
+    pointer: *mut u8,
     size: u64,
-    host: *mut u8,
-    read_only: bool,
+    /// Keeps the memory alive if it is ours to keep.
+    _owner: Option<Arc<[AtomicU64]>>,
 }
 
-// SAFETY: the pointer is only used for atomic accesses inside the region, which
-// `GuestMemory::add` requires to be valid from any thread until it is removed.
-unsafe impl Send for Region {}
+// SAFETY: the pointer is only used for atomic accesses inside the memory, which is
+// valid from any thread for as long as this value lives: `new` demands it, and
+// otherwise `_owner` keeps it.
+unsafe impl Send for HostRam {}
 // SAFETY: as above.
-unsafe impl Sync for Region {}
+unsafe impl Sync for HostRam {}
+
+impl HostRam {
+    /// `size` bytes at `pointer`, which somebody else owns.
+    ///
+    /// # Safety
+    /// The memory is valid for reads and, unless it is registered read-only, for
+    /// writes from any thread until this value is dropped: by
+    /// [`GuestMemory::remove`], or with the [`GuestMemory`].
+    pub unsafe fn new(pointer: *mut u8, size: u64) -> Self {
+        Self {
+            pointer,
+            size,
+            _owner: None,
+        }
+    }
+
+    /// Bytes.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+}
+
+impl From<Arc<[AtomicU64]>> for HostRam {
+    /// Memory that is shared with the caller.
+    fn from(cells: Arc<[AtomicU64]>) -> Self {
+        // Interior mutability makes writing through this pointer sound.
+        let pointer = cells.as_ptr().cast::<u8>().cast_mut();
+        Self {
+            pointer,
+            size: size_of_val(&*cells) as u64,
+            _owner: Some(cells),
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Region {
+    gpa: u64,
+    ram: HostRam,
+    read_only: bool,
+}
 
 impl Region {
     /// Address after the last byte; `add` made sure that it does not overflow.
     fn end(&self) -> u64 {
-        self.gpa.saturating_add(self.size)
+        self.gpa.saturating_add(self.ram.size)
     }
 }
 
@@ -66,33 +110,26 @@ pub struct GuestMemory {
 }
 
 impl GuestMemory {
-    /// Register `size` bytes of guest RAM at `gpa`, which the process has at `host`.
+    /// Register guest RAM at `gpa`.
     ///
     /// # Errors
     /// `EINVAL` for a NULL, empty, overflowing or misaligned region, `EEXIST` for
     /// one that overlaps another, `ENOSPC` for one too many.
-    ///
-    /// # Safety
-    /// `host` is valid for reads, and unless `read_only` for writes, of `size`
-    /// bytes from any thread until [`Self::remove`] returns or `self` is dropped.
-    pub unsafe fn add(&self, gpa: u64, size: u64, host: *mut u8, read_only: bool) -> Result<()> {
-        if host.is_null() {
+    pub fn add(&self, gpa: u64, ram: HostRam, read_only: bool) -> Result<()> {
+        if ram.pointer.is_null() {
             return Err(Error::invalid(
                 "host is NULL; pass where the process has the RAM",
             ));
         }
+        let (size, host) = (ram.size, ram.pointer.addr() as u64);
         if size == 0 {
             return Err(Error::invalid(
                 "size is 0; a RAM region has at least 8 bytes",
             ));
         }
-        let host_address = host.addr() as u64;
-        if [gpa, size, host_address]
-            .iter()
-            .any(|value| value % ALIGNMENT != 0)
-        {
+        if [gpa, size, host].iter().any(|value| value % ALIGNMENT != 0) {
             return Err(Error::invalid(format!(
-                "gpa {gpa:#x}, size {size:#x} and host {host_address:#x} must be multiples of 8"
+                "gpa {gpa:#x}, size {size:#x} and host {host:#x} must be multiples of 8"
             )));
         }
         let Some(end) = gpa.checked_add(size) else {
@@ -118,7 +155,7 @@ impl GuestMemory {
                 format!(
                     "RAM at {gpa:#x} size {size:#x} overlaps the region at {:#x} size {:#x}; \
                      remove that one first",
-                    other.gpa, other.size
+                    other.gpa, other.ram.size
                 ),
             ));
         }
@@ -126,8 +163,7 @@ impl GuestMemory {
             index,
             Region {
                 gpa,
-                size,
-                host,
+                ram,
                 read_only,
             },
         );
@@ -143,7 +179,7 @@ impl GuestMemory {
         let mut regions = self.regions.write();
         match regions
             .iter()
-            .position(|region| region.gpa == gpa && region.size == size)
+            .position(|region| region.gpa == gpa && region.ram.size == size)
         {
             Some(index) => {
                 regions.remove(index);
@@ -178,7 +214,7 @@ impl GuestMemory {
         }
         let offset =
             usize::try_from(gpa.wrapping_sub(region.gpa)).map_err(|_| MemoryError::NotRam)?;
-        Ok(access(region.host.wrapping_add(offset)))
+        Ok(access(region.ram.pointer.wrapping_add(offset)))
     }
 
     /// Read a naturally aligned little-endian qword.

@@ -1,35 +1,16 @@
 use super::*;
 use crate::spec::PAGE_SIZE;
 
-/// RAM of a test, aligned to a page.
-struct Ram {
-    pages: Vec<[u64; 512]>,
-}
-
-impl Ram {
-    fn new(pages: usize) -> Self {
-        Self {
-            pages: vec![[0; 512]; pages],
-        }
-    }
-
-    fn pointer(&mut self) -> *mut u8 {
-        self.pages.as_mut_ptr().cast()
-    }
-}
-
-fn add(memory: &GuestMemory, gpa: u64, ram: &mut Ram, read_only: bool) -> Result<()> {
-    let size = ram.pages.len() as u64 * PAGE_SIZE;
-    // SAFETY: every test keeps `ram` longer than `memory`.
-    unsafe { memory.add(gpa, size, ram.pointer(), read_only) }
+fn add(memory: &GuestMemory, gpa: u64, pages: u64, read_only: bool) -> Result<()> {
+    let cells: Arc<[AtomicU64]> = (0..pages * 512).map(|_| AtomicU64::new(0)).collect();
+    memory.add(gpa, cells.into(), read_only)
 }
 
 #[test]
 fn values_go_where_the_region_says() {
-    let (mut low, mut high) = (Ram::new(2), Ram::new(1));
     let memory = GuestMemory::default();
-    add(&memory, 0x10_0000, &mut high, false).unwrap();
-    add(&memory, 0, &mut low, false).unwrap();
+    add(&memory, 0x10_0000, 1, false).unwrap();
+    add(&memory, 0, 2, false).unwrap();
 
     memory.write_u32(0x10_0004, 0xdead_beef).unwrap();
     assert_eq!(memory.read_u64(0x10_0000), Ok(0xdead_beef_0000_0000));
@@ -40,10 +21,9 @@ fn values_go_where_the_region_says() {
 
 #[test]
 fn accesses_outside_are_refused() {
-    let (mut ram, mut rom) = (Ram::new(1), Ram::new(1));
     let memory = GuestMemory::default();
-    add(&memory, 0x1000, &mut ram, false).unwrap();
-    add(&memory, 0x8000, &mut rom, true).unwrap();
+    add(&memory, 0x1000, 1, false).unwrap();
+    add(&memory, 0x8000, 1, true).unwrap();
 
     for gpa in [0, 0xff8, 0x2000, 0x7ff8, 0x9000, u64::MAX - 7] {
         assert_eq!(memory.read_u64(gpa), Err(MemoryError::NotRam), "{gpa:#x}");
@@ -56,23 +36,22 @@ fn accesses_outside_are_refused() {
 
 #[test]
 fn bad_regions_are_refused_whole() {
-    let (mut ram, mut other) = (Ram::new(2), Ram::new(4));
     let memory = GuestMemory::default();
-    add(&memory, 0x2000, &mut ram, false).unwrap();
+    add(&memory, 0x2000, 2, false).unwrap();
     for gpa in [0x0, 0x1000, 0x2000, 0x3000] {
         assert_eq!(
-            add(&memory, gpa, &mut other, false).unwrap_err().errno(),
+            add(&memory, gpa, 4, false).unwrap_err().errno(),
             libc::EEXIST
         );
     }
     assert_eq!(
-        add(&memory, u64::MAX - 0xfff, &mut other, false)
+        add(&memory, u64::MAX - 0xfff, 4, false)
             .unwrap_err()
             .errno(),
         libc::EINVAL
     );
     assert_eq!(
-        add(&memory, 0x4004, &mut other, false).unwrap_err().errno(),
+        add(&memory, 0x4004, 4, false).unwrap_err().errno(),
         libc::EINVAL
     );
     assert_eq!(
@@ -86,10 +65,9 @@ fn bad_regions_are_refused_whole() {
 
 #[test]
 fn a_page_counts_only_when_a_region_holds_all_of_it() {
-    let (mut ram, mut rom) = (Ram::new(2), Ram::new(1));
     let memory = GuestMemory::default();
-    add(&memory, 0x1800, &mut ram, false).unwrap();
-    add(&memory, 0x8000, &mut rom, true).unwrap();
+    add(&memory, 0x1800, 2, false).unwrap();
+    add(&memory, 0x8000, 1, true).unwrap();
     assert_eq!(memory.page(0x1800, PAGE_SIZE), None);
     assert_eq!(memory.page(0x2fff, PAGE_SIZE), Some(PageKind::Writable));
     assert_eq!(memory.page(0x3000, PAGE_SIZE), None);

@@ -26,7 +26,7 @@ use parking_lot::{Mutex, RwLock};
 use crate::event::Event;
 use crate::host::Host;
 use crate::host::soft::SoftHost;
-use crate::memory::GuestMemory;
+use crate::memory::{GuestMemory, HostRam};
 use crate::spec::registers::RootTableAddress;
 use crate::translate::tables::Capabilities;
 use crate::vmm::Vmm;
@@ -162,20 +162,9 @@ impl Unit {
     ///
     /// # Errors
     /// As [`GuestMemory::add`].
-    ///
-    /// # Safety
-    /// As [`GuestMemory::add`], until [`Self::ram_remove`] returns or the unit is
-    /// dropped.
-    #[expect(unsafe_code, reason = "hands on the promise that the memory is valid")]
-    pub unsafe fn ram_add(
-        &self,
-        gpa: u64,
-        size: u64,
-        host: *mut u8,
-        read_only: bool,
-    ) -> Result<()> {
-        // SAFETY: the caller makes the same promise.
-        unsafe { self.memory.add(gpa, size, host, read_only) }?;
+    pub fn ram_add(&self, gpa: u64, ram: HostRam, read_only: bool) -> Result<()> {
+        let size = ram.size();
+        self.memory.add(gpa, ram, read_only)?;
         self.vmm
             .event(Event::RamAdd, gpa, size, u64::from(read_only));
         Ok(())

@@ -1,6 +1,6 @@
 //! A host that fails on command: what the unit does when calls on it are refused.
 
-use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicU64, AtomicUsize, Ordering};
 
 use super::*;
 use crate::host::{Errno, HostDevice, HwInfo, HwptId, InvalidateError, VtdS1, VtdS1Invalidate};
@@ -98,7 +98,7 @@ const PASID_TABLE: u64 = 0x4000;
 const TABLE: u64 = 0x5000;
 const QUEUE: u64 = 0x9000;
 const STATUS: u64 = 0xa000;
-const PAGES: usize = 16;
+const RAM_SIZE: u64 = 16 << 12;
 
 /// A unit over a flaky host, with one device at 00:00.0 whose first-stage table maps
 /// the pages at 0x5000 and 0x6000.
@@ -107,13 +107,11 @@ struct Bench {
     host: Arc<FlakyHost>,
     device: u32,
     tail: u64,
-    /// Owns the RAM.
-    _ram: Vec<[u64; 512]>,
 }
 
 impl Bench {
     fn new() -> Self {
-        let (unit, host, ram) = Self::parts(false);
+        let (unit, host) = Self::parts(false);
         let description = DeviceDescription {
             tag: 0,
             source_id: 0,
@@ -125,7 +123,6 @@ impl Bench {
             host,
             device,
             tail: 0,
-            _ram: ram,
         };
         for (gpa, value) in [
             (ROOT, CONTEXT | 1),
@@ -155,14 +152,10 @@ impl Bench {
         bench
     }
 
-    fn parts(no_nesting: bool) -> (Unit, Arc<FlakyHost>, Vec<[u64; 512]>) {
-        let mut ram = vec![[0_u64; 512]; PAGES + 1];
+    fn parts(no_nesting: bool) -> (Unit, Arc<FlakyHost>) {
+        let cells: Arc<[AtomicU64]> = (0..RAM_SIZE / 8).map(|_| AtomicU64::new(0)).collect();
         let memory = Arc::new(GuestMemory::default());
-        let start = ram.as_mut_ptr().cast::<u8>();
-        let aligned = start.wrapping_add(start.align_offset(4096));
-        #[expect(unsafe_code, reason = "the test owns the RAM")]
-        // SAFETY: the RAM outlives the unit and is only accessed through it.
-        unsafe { memory.add(0, PAGES as u64 * 4096, aligned, false) }.unwrap();
+        memory.add(0, cells.into(), false).unwrap();
         let soft = Arc::new(SoftHost::new(Arc::clone(&memory)));
         let host = Arc::new(FlakyHost {
             soft: Arc::clone(&soft),
@@ -176,7 +169,7 @@ impl Bench {
         };
         let control = Arc::clone(&host) as Arc<dyn Host>;
         let unit = Unit::assemble(config, Arc::new(Deaf), memory, Some(control), Some(soft));
-        (unit.unwrap(), host, ram)
+        (unit.unwrap(), host)
     }
 
     fn poke(&self, gpa: u64, value: u64) {
@@ -284,7 +277,7 @@ fn a_refused_attachment_leaves_nothing_behind() {
 
 #[test]
 fn a_host_that_cannot_nest_gets_no_device() {
-    let (unit, host, _ram) = Bench::parts(true);
+    let (unit, host) = Bench::parts(true);
     let description = DeviceDescription {
         tag: 0,
         source_id: 0,

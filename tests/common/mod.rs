@@ -1,8 +1,8 @@
 //! Guest memory and a guest's driver, for tests that drive the unit from Rust.
 #![expect(dead_code, reason = "each test uses a part of it")]
 
-use std::sync::Arc;
-use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use nested_vtd::event::Event;
 use nested_vtd::unit::{Config, DeviceDescription, HostKind, Unit};
@@ -31,7 +31,7 @@ impl Vmm for Notes {
 }
 
 /// Guest-physical layout.
-pub const RAM_SIZE: u64 = 8 << 20;
+pub const RAM_SIZE: u64 = 4 << 20;
 pub const ROOT: u64 = 0x1000;
 pub const CONTEXT: u64 = 0x2000;
 pub const DIRECTORY: u64 = 0x3000;
@@ -54,15 +54,9 @@ pub struct Guest {
     pub unit: Unit,
     pub notes: Arc<Notes>,
     pub device: u32,
-    ram: *mut u64,
+    ram: Arc<[AtomicU64]>,
     tail: u64,
-    /// Owns what `ram` points into.
-    _storage: Vec<u64>,
 }
-
-// SAFETY: `ram` is only accessed through atomics, by `poke`, `peek` and the unit.
-#[expect(unsafe_code, reason = "tests own the RAM they register")]
-unsafe impl Sync for Guest {}
 
 impl Guest {
     /// Power on, with one device, assigned if there is a host.
@@ -76,12 +70,8 @@ impl Guest {
     pub fn with(config: Config) -> Self {
         let notes = Arc::new(Notes::default());
         let unit = Unit::new(config, Arc::clone(&notes) as Arc<dyn Vmm>).unwrap();
-        let mut storage = vec![0_u64; (RAM_SIZE / 8) as usize + 512];
-        let start = storage.as_mut_ptr();
-        let ram = start.wrapping_add(start.align_offset(4096));
-        #[expect(unsafe_code, reason = "tests own the RAM they register")]
-        // SAFETY: the guest owns the storage and drops the unit first.
-        unsafe { unit.ram_add(0, RAM_SIZE, ram.cast(), false) }.unwrap();
+        let ram: Arc<[AtomicU64]> = (0..RAM_SIZE / 8).map(|_| AtomicU64::new(0)).collect();
+        unit.ram_add(0, Arc::clone(&ram).into(), false).unwrap();
         let assigned = config.host != HostKind::None;
         let description = DeviceDescription {
             tag: 1,
@@ -95,27 +85,20 @@ impl Guest {
             device,
             ram,
             tail: 0,
-            _storage: storage,
         }
     }
 
-    fn cell(&self, gpa: u64) -> &std::sync::atomic::AtomicU64 {
-        assert!(gpa < RAM_SIZE && gpa % 8 == 0);
-        let pointer = self.ram.wrapping_add((gpa / 8) as usize);
-        #[expect(unsafe_code, reason = "tests own the RAM they register")]
-        // SAFETY: inside the storage, and only accessed atomically.
-        unsafe {
-            std::sync::atomic::AtomicU64::from_ptr(pointer)
-        }
+    fn cell(&self, gpa: u64) -> &AtomicU64 {
+        assert!(gpa % 8 == 0);
+        &self.ram[(gpa / 8) as usize]
     }
 
     pub fn poke(&self, gpa: u64, value: u64) {
-        self.cell(gpa)
-            .store(value, std::sync::atomic::Ordering::SeqCst);
+        self.cell(gpa).store(value, Ordering::SeqCst);
     }
 
     pub fn peek(&self, gpa: u64) -> u64 {
-        self.cell(gpa).load(std::sync::atomic::Ordering::SeqCst)
+        self.cell(gpa).load(Ordering::SeqCst)
     }
 
     /// Root, context and PASID tables down to a first-stage PASID entry.

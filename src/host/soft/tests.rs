@@ -1,5 +1,7 @@
 //! The kernel's rules, call by call, and the hardware's own.
 
+use std::sync::atomic::AtomicU64;
+
 use super::hardware::{Dma, DmaFault};
 use super::*;
 use crate::translate::Access;
@@ -8,8 +10,6 @@ use crate::translate::Access;
 struct Bench {
     host: SoftHost,
     memory: Arc<GuestMemory>,
-    /// Owns the RAM; never resized.
-    _ram: Vec<u64>,
 }
 
 const RAM_SIZE: u64 = 4 << 20;
@@ -27,18 +27,12 @@ const PWU: u64 = 0b111;
 
 impl Bench {
     fn new() -> Self {
-        let pages = (RAM_SIZE / 8) as usize + 512;
-        let mut ram = vec![0_u64; pages];
-        let start = ram.as_mut_ptr().cast::<u8>();
-        let aligned = start.wrapping_add(start.align_offset(4096));
+        let cells: Arc<[AtomicU64]> = (0..RAM_SIZE / 8).map(|_| AtomicU64::new(0)).collect();
         let memory = Arc::new(GuestMemory::default());
-        #[expect(unsafe_code, reason = "the test owns the RAM")]
-        // SAFETY: `_ram` lives as long as the bench and is not touched otherwise.
-        unsafe { memory.add(0, RAM_SIZE, aligned, false) }.unwrap();
+        memory.add(0, cells.into(), false).unwrap();
         Self {
             host: SoftHost::new(Arc::clone(&memory)),
             memory,
-            _ram: ram,
         }
     }
 
