@@ -11,8 +11,9 @@ use crate::workspace::Workspace;
 use crate::{header, host, report, symbols};
 
 pub const USAGE: &str = "\
-usage: cargo xtask check [--quick]
-  --quick  leave out QEMU and the guest";
+usage: cargo xtask check [--quick] [--only TEXT]
+  --quick      leave out QEMU and the guest
+  --only TEXT  only those checks whose name has TEXT in it";
 
 /// A guest test: the scenario and what its outcome must show.
 type GuestTest = (&'static str, Scenario, fn(&Outcome) -> Result<()>);
@@ -39,14 +40,21 @@ const GUEST_TESTS: &[GuestTest] = &[
 
 /// `cargo xtask check`.
 pub fn run(args: &[String]) -> Result<()> {
-    let quick = match args {
-        [] => false,
-        [flag] if flag == "--quick" => true,
-        _ => return Err(Error::new(format!("unknown options {}", args.join(" "))).next(USAGE)),
-    };
+    let mut quick = false;
+    let mut tally = Tally::default();
+    let mut args = args.iter();
+    while let Some(arg) = args.next() {
+        match (arg.as_str(), args.as_slice()) {
+            ("--quick", _) => quick = true,
+            ("--only", [text, ..]) => {
+                tally.only.clone_from(text);
+                args.next();
+            }
+            _ => return Err(Error::new(format!("unknown option {arg}")).next(USAGE)),
+        }
+    }
     let workspace = Workspace::new();
     let cache = Cache::open()?;
-    let mut tally = Tally::default();
     own(&mut tally, &workspace, &cache);
     if !quick {
         with_qemu(&mut tally, &workspace, &cache);
@@ -59,14 +67,19 @@ pub fn run(args: &[String]) -> Result<()> {
     }
 }
 
+/// Counts the checks; runs only those with `only` in their name.
 #[derive(Default)]
 struct Tally {
+    only: String,
     passed: u32,
     failed: u32,
 }
 
 impl Tally {
     fn check(&mut self, name: &str, test: impl FnOnce(&mut Step) -> Result<()>) {
+        if !name.contains(&self.only) {
+            return;
+        }
         let mut step = Step::new(name);
         match test(&mut step) {
             Ok(()) => {
@@ -147,8 +160,11 @@ fn with_qemu(tally: &mut Tally, workspace: &Workspace, cache: &Cache) {
     });
     for (name, scenario, judge) in GUEST_TESTS {
         tally.check(name, |_| {
+            if lab.is_none() {
+                lab = Some(Lab::prepare(workspace, cache, false)?);
+            }
             let Some(lab) = &lab else {
-                return fail("not run, as there is no QEMU");
+                return fail("no QEMU");
             };
             let dir = RunDir::new(cache, scenario, false)?;
             let outcome = boot::boot(lab, scenario, &dir, None)?;
