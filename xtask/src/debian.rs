@@ -224,3 +224,19 @@ pub fn depends(deb: &Path) -> Result<Vec<(String, Option<String>)>> {
 pub fn unpack(deb: &Path, dir: &Path) -> Result<()> {
     output_bytes(Command::new("dpkg-deb").arg("--extract").arg(deb).arg(dir)).map(drop)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn apts_uris_are_understood() {
+        let line = "'http://mirror/pool/b/busybox_1%3a1.deb' busybox_1%3a1.deb 955316 SHA256:00";
+        let file = Remote::parse(line).unwrap();
+        assert_eq!(
+            (file.name.as_str(), file.size),
+            ("busybox_1%3a1.deb", 955_316)
+        );
+        assert!(Remote::parse("Need to get 40.2 MB of source archives.").is_none());
+    }
+}

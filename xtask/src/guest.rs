@@ -269,3 +269,36 @@ fn sbin(program: &str) -> PathBuf {
         .find(|p| p.is_file())
         .unwrap_or_else(|| program.into())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn modules_come_after_what_they_need() {
+        let dir = std::env::temp_dir().join(format!("xtask-guest-{}", std::process::id()));
+        fs::create_dir_all(&dir).unwrap();
+        let dep = "kernel/nvme.ko.xz: kernel/nvme-core.ko.xz kernel/nvme-auth.ko.xz\n\
+                   kernel/e1000e.ko.xz:\nkernel/virtio_blk.ko:\n";
+        fs::write(dir.join("modules.dep"), dep).unwrap();
+        fs::write(
+            dir.join("modules.builtin"),
+            "kernel/virtio_pci.ko\nkernel/af_packet.ko\n",
+        )
+        .unwrap();
+        let order = resolve(&dir).unwrap();
+        fs::write(dir.join("modules.builtin"), "kernel/virtio_pci.ko\n").unwrap();
+        let missing = resolve(&dir).unwrap_err().to_string();
+        fs::remove_dir_all(&dir).unwrap();
+
+        let drivers: Vec<_> = order.iter().map(|(driver, _)| *driver).collect();
+        assert_eq!(drivers, ["virtio_blk", "nvme", "e1000e"]);
+        let nvme = [
+            "kernel/nvme-auth.ko.xz",
+            "kernel/nvme-core.ko.xz",
+            "kernel/nvme.ko.xz",
+        ];
+        assert_eq!(order[1].1, nvme);
+        assert_eq!(missing, "the kernel has no driver af_packet");
+    }
+}

@@ -196,6 +196,12 @@ fn write_text(out: &mut String, outcome: &Outcome) -> std::fmt::Result {
         "\nguest         Linux {kernel}, stock Debian; used its devices in {:.0} s under TCG",
         outcome.seconds
     )?;
+    for crash in &outcome.crashes {
+        writeln!(
+            out,
+            "              booted again, as its kernel had crashed by itself: {crash}"
+        )?;
+    }
     match &outcome.unit {
         Err(e) => writeln!(out, "unit          {e}")?,
         Ok(unit) => write_unit(out, outcome, unit)?,
@@ -382,6 +388,7 @@ pub fn json(outcome: &Outcome) -> Value {
     });
     json!({
         "scenario": outcome.scenario,
+        "earlier-crashes": outcome.crashes,
         "passed": reasons.is_empty(),
         "reasons": reasons,
         "seconds": outcome.seconds,
@@ -433,4 +440,154 @@ fn errno_name(errno: u64) -> String {
 
 fn short(sum: &str) -> &str {
     sum.get(..16).unwrap_or(sum)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::boot::{Device, Guest};
+    use crate::ui::Error;
+
+    /// A run with nothing to complain of.
+    fn good() -> Outcome {
+        let sums = vec!["0a".repeat(32), "0b".repeat(32)];
+        let mut facts = "kernel 7.3.4\nlease 10.0.2.15 10.0.2.2\n".to_owned();
+        for (disk, sum) in DISKS.iter().zip(&sums) {
+            for block in ["4k", "64k", "1M"] {
+                facts += &format!("disk {} {block} {sum}\n", disk.name);
+            }
+        }
+        facts += "done\nalive 1\n";
+        let device = |id: &str| {
+            Device::new(json!({
+                "id": id, "type": "t", "source-id": "00:01.0", "state": "nested",
+                "pgtt": 1, "hwpt": 10, "host-errno": 0, "translations": 5,
+            }))
+        };
+        let stats = json!({ "invalidate-calls": 3, "descriptors-by-type": [0, 1, 0, 0, 0, 2] });
+        let Value::Object(stats) = stats else {
+            unreachable!()
+        };
+        let devices = vec![device("nvme0"), device("blk0"), device(NET)];
+        Outcome {
+            scenario: "nested",
+            route: Route::Nested,
+            seconds: 1.0,
+            guest: Guest::parse(&facts),
+            sums,
+            unit: Ok(Unit {
+                cap: 1 << 7,
+                ecap: 1 << 43,
+                stats,
+                devices,
+            }),
+            alive: true,
+            console: String::new(),
+            complaint: None,
+            crashes: Vec::new(),
+        }
+    }
+
+    fn unit(outcome: &mut Outcome) -> &mut Unit {
+        outcome.unit.as_mut().unwrap()
+    }
+
+    /// The only complaint after `spoil`.
+    fn complaint(spoil: impl FnOnce(&mut Outcome)) -> String {
+        let mut outcome = good();
+        spoil(&mut outcome);
+        let reasons = reasons(&outcome);
+        assert_eq!(reasons.len(), 1, "{reasons:?}");
+        assert!(text(&outcome).contains("FAILED"));
+        assert_eq!(json(&outcome)["passed"], false);
+        reasons[0].clone()
+    }
+
+    #[test]
+    fn a_good_run_passes() {
+        let outcome = good();
+        assert_eq!(reasons(&outcome), [""; 0]);
+        let text = text(&outcome);
+        assert!(text.contains("PASSED"), "{text}");
+        assert!(
+            text.contains("CAP           0x0000000000000080  CM"),
+            "{text}"
+        );
+        assert!(text.contains("1 context cache, 2 wait"), "{text}");
+        assert_eq!(json(&outcome)["passed"], true);
+    }
+
+    #[test]
+    fn each_flaw_is_named() {
+        let stat = |name: &'static str| {
+            complaint(move |o| {
+                unit(o).stats.insert(name.to_owned(), json!(7));
+            })
+        };
+        assert_eq!(stat("faults"), "faults: 7");
+        assert!(stat("stale-uses").starts_with("stale uses"));
+        assert!(stat("invalidate-dropped").contains("dropped"));
+        let no_call = complaint(|o| drop(unit(o).stats.remove("invalidate-calls")));
+        assert_eq!(no_call, "no invalidate call reached the host");
+
+        let device = |name: &'static str, value: Value| {
+            complaint(move |o| {
+                let mut all = unit(o).devices[1].all.clone();
+                all[name] = value;
+                unit(o).devices[1] = Device::new(all);
+            })
+        };
+        assert_eq!(
+            device("state", json!("parent")),
+            "blk0: state is parent, not nested"
+        );
+        assert_eq!(
+            device("pgtt", json!(4)),
+            "blk0: PGTT is 4 pass-through, not first-stage"
+        );
+        assert_eq!(device("hwpt", json!(0)), "blk0: no HWPT");
+        assert_eq!(
+            device("translations", json!(0)),
+            "blk0: no DMA went through the unit"
+        );
+        let refused = device("host-errno", json!(12));
+        assert_eq!(
+            refused,
+            "blk0: nested, the host refused it with ENOMEM (12)"
+        );
+        assert_eq!(
+            complaint(|o| drop(unit(o).devices.remove(0))),
+            "nvme0: not behind the unit"
+        );
+
+        let wrong = complaint(|o| o.guest.reads[4].got = "0c".repeat(32));
+        assert!(
+            wrong.starts_with("blk0: read in 64k blocks: got 0c0c"),
+            "{wrong}"
+        );
+        let short = complaint(|o| drop(o.guest.reads.remove(0)));
+        assert_eq!(short, "nvme0: 2 of 3 reads came to an end");
+        assert_eq!(complaint(|o| o.guest.lease = None), "net0: no DHCP lease");
+        assert_eq!(
+            complaint(|o| o.guest.done = false),
+            "the guest did not finish in time"
+        );
+        let gone = complaint(|o| o.unit = Err(Error::new("QEMU has ended")));
+        assert_eq!(gone, "the unit's state is unknown: QEMU has ended");
+    }
+
+    #[test]
+    fn without_a_host_an_hwpt_is_a_flaw() {
+        let mut outcome = good();
+        outcome.route = Route::Direct;
+        let reasons = reasons(&outcome);
+        assert!(
+            reasons.contains(&"nvme0: state is nested, not direct".to_owned()),
+            "{reasons:?}"
+        );
+        assert!(
+            reasons.contains(&"net0: HWPT 10 without a host".to_owned()),
+            "{reasons:?}"
+        );
+    }
 }

@@ -307,3 +307,40 @@ fn missing(command: &Command, e: &io::Error) -> Error {
         _ => error,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ninjas_counter_becomes_a_percentage() {
+        assert_eq!(
+            progress("[12/1596] Compiling a"),
+            " 0 % [12/1596] Compiling a"
+        );
+        assert_eq!(progress("[3/3] Linking b"), "100 % [3/3] Linking b");
+        assert_eq!(progress("[x/0] odd"), "[x/0] odd");
+        assert_eq!(progress("[1/0] odd"), "[1/0] odd");
+    }
+
+    #[test]
+    fn the_next_step_nearest_to_the_cause_stays() {
+        let error = Error::new("cause").next("first").next("second");
+        assert_eq!(error.to_string(), "cause\n  next: first");
+        let error = Err::<(), _>(error).context("doing").unwrap_err();
+        assert_eq!(error.to_string(), "doing: cause\n  next: first");
+    }
+
+    #[test]
+    fn a_failing_command_shows_its_last_lines() {
+        let log = std::env::temp_dir().join(format!("xtask-ui-{}.log", std::process::id()));
+        let mut command = Command::new("sh");
+        command.args(["-c", "echo one; echo two >&2; exit 3"]);
+        let error = run(&mut Step::new("test"), &log, &mut command)
+            .unwrap_err()
+            .to_string();
+        fs::remove_file(&log).unwrap();
+        assert!(error.contains("    one\n    two\n"), "{error}");
+        assert!(error.contains("status: 3"), "{error}");
+    }
+}
