@@ -116,6 +116,15 @@ fn own(tally: &mut Tally, workspace: &Workspace, cache: &Cache) {
         ];
         cargo(step, "clippy", ARGS)
     });
+    tally.check("documentation", |step| {
+        let mut doc = workspace.cargo();
+        doc.args(["doc", "--package", "nested-vtd", "--no-deps", "--locked"]);
+        ui::run(
+            step,
+            &cache.log("doc"),
+            doc.env("RUSTDOCFLAGS", "--deny warnings"),
+        )
+    });
     tally.check("header is up to date", |_| {
         header::run(&["--check".to_owned()])
     });
