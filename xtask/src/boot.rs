@@ -102,7 +102,7 @@ impl Scenario {
         append: "",
         patience: 45,
         deadline: Duration::from_secs(150),
-        attempts: 4,
+        attempts: 3,
     };
 
     /// No mapping outlives its request, so freed addresses are used again at once.
@@ -161,8 +161,9 @@ impl Outcome {
     /// How the guest ended, if it crashed or hung although the unit has nothing to answer for: no
     /// fault, no stale use, nothing refused.
     ///
-    /// QEMU 10.0's TCG corrupts page tables of this guest in some boots of a hundred, with whatever CPU
-    /// model, behind `-device intel-iommu` as well; most often with 5-level paging, which is off here.
+    /// A few boots of a hundred end so under TCG, behind `-device intel-iommu` of the same QEMU as well,
+    /// in legacy mode too; none of 25 did without an IOMMU. The cause is not known. Every such boot is
+    /// reported, as a fault of the unit that leaves no trace would look alike.
     fn crash(&self) -> Option<String> {
         let unit = self.unit.as_ref().ok()?;
         const OUR_FAULT: &[&str] = &[
@@ -469,7 +470,7 @@ impl Machine {
             command.args(text.split(' '));
         };
         words("-nodefaults -display none -no-reboot -no-shutdown -qmp stdio");
-        // Without 5-level paging TCG corrupts fewer guests; see `Outcome::crash`.
+        // Without 5-level paging fewer guests crash by themselves; see `Outcome::crash`.
         words("-machine q35 -accel tcg -cpu max,la57=off -smp 2 -m 1024");
         words("-serial file:console -serial file:facts");
         // The unit comes before the devices behind it.

@@ -73,6 +73,9 @@ fn usage(command: &str) -> &'static str {
         "demo" => demo::USAGE,
         "check" => check::USAGE,
         "qemu" => qemu::USAGE,
+        "archive" => archive::USAGE,
+        "header" => header::USAGE,
+        "symbols" => symbols::USAGE,
         _ => USAGE,
     }
 }
