@@ -5,6 +5,7 @@
 
 pub mod descriptors;
 pub mod fault;
+pub mod page_request;
 pub mod paging;
 pub mod pasid;
 pub mod registers;

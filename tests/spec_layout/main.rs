@@ -58,6 +58,7 @@ mod decode;
 mod descriptors;
 mod fault;
 mod host;
+mod page_request;
 mod paging;
 mod pasid;
 mod registers;
