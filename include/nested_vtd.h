@@ -63,13 +63,110 @@
 
 /**
  * NvtdConfig.features: report CAP.FS1GP, 1 GiB pages in first-stage tables.
+ * Without NVTD_FEATURE_FIRST_STAGE it has no effect.
  */
 #define NVTD_FEATURE_FS1GP 2
 
 /**
- * NvtdConfig.features: report ECAP.PT, pass-through PASID-table entries.
+ * NvtdConfig.features: report ECAP.PT, pass-through entries.
  */
 #define NVTD_FEATURE_PASS_THROUGH 4
+
+/**
+ * NvtdConfig.features: report ECAP.SMTS, scalable mode. Without it the guest has
+ * legacy mode only.
+ */
+#define NVTD_FEATURE_SCALABLE_MODE 8
+
+/**
+ * NvtdConfig.features: report ECAP.FSTS, first-stage tables, and CAP.FS5LP if
+ * address_width is 57. Needs scalable mode.
+ */
+#define NVTD_FEATURE_FIRST_STAGE 16
+
+/**
+ * NvtdConfig.features: report CAP.SAGAW and ECAP.SSTS, second-stage tables, and
+ * with them legacy mode. Not with a host.
+ */
+#define NVTD_FEATURE_SECOND_STAGE 32
+
+/**
+ * NvtdConfig.features: report ECAP.NEST, first-stage tables over second-stage
+ * tables. Needs both.
+ */
+#define NVTD_FEATURE_NESTED 64
+
+/**
+ * NvtdConfig.features: report CAP.SSLPS for 2 MiB second-stage pages.
+ */
+#define NVTD_FEATURE_SECOND_STAGE_2M 128
+
+/**
+ * NvtdConfig.features: report CAP.SSLPS for 1 GiB second-stage pages.
+ */
+#define NVTD_FEATURE_SECOND_STAGE_1G 256
+
+/**
+ * NvtdConfig.features: report ECAP.SC, snoop control.
+ */
+#define NVTD_FEATURE_SNOOP_CONTROL 512
+
+/**
+ * NvtdConfig.features: report ECAP.SSADS, accessed and dirty bits of second-stage
+ * entries. Needs second-stage tables and scalable mode.
+ */
+#define NVTD_FEATURE_SECOND_STAGE_AD 1024
+
+/**
+ * NvtdConfig.features: report ECAP.DT, device TLBs (ATS).
+ */
+#define NVTD_FEATURE_DEVICE_TLB 2048
+
+/**
+ * NvtdConfig.features: report ECAP.PRS and ECAP.PDS, page requests (PRI). Needs
+ * device TLBs and scalable mode.
+ */
+#define NVTD_FEATURE_PAGE_REQUEST 4096
+
+/**
+ * NvtdConfig.features: report ECAP.IR, interrupt remapping.
+ */
+#define NVTD_FEATURE_INTERRUPT_REMAPPING 8192
+
+/**
+ * NvtdConfig.features: report ECAP.EIM, x2APIC destinations. Needs interrupt
+ * remapping.
+ */
+#define NVTD_FEATURE_EXTENDED_INTERRUPT_MODE 16384
+
+/**
+ * NvtdConfig.features: report ECAP.EAFS, the extended accessed bit of first-stage
+ * entries.
+ */
+#define NVTD_FEATURE_EXTENDED_ACCESSED 32768
+
+/**
+ * NvtdConfig.features: report ECAP.SRS, privileged requests. Needs first-stage
+ * tables and PASIDs.
+ */
+#define NVTD_FEATURE_SUPERVISOR_REQUEST 65536
+
+/**
+ * NvtdConfig.features: report ECAP.ERS, execute requests. Needs first-stage tables
+ * and PASIDs.
+ */
+#define NVTD_FEATURE_EXECUTE_REQUEST 131072
+
+/**
+ * NvtdConfig.features: report ECAP.RPS, RID_PASID of context entries. Needs
+ * scalable mode.
+ */
+#define NVTD_FEATURE_RID_PASID 262144
+
+/**
+ * NvtdConfig.features: report ECAP.ADMS, abort-DMA mode. Needs scalable mode.
+ */
+#define NVTD_FEATURE_ABORT_DMA 524288
 
 /**
  * NvtdConfig.inject: drop every invalidation on its way to the host, while the
@@ -111,6 +208,33 @@
 #define NVTD_REQUEST_DEBUG 4
 
 /**
+ * NvtdRequest.flags: the request has the PASID in NvtdRequest.pasid.
+ */
+#define NVTD_REQUEST_PASID 8
+
+/**
+ * NvtdRequest.flags: the request fetches instructions. Only with PASID.
+ */
+#define NVTD_REQUEST_EXECUTE 16
+
+/**
+ * NvtdRequest.flags: the request is privileged. Only with PASID.
+ */
+#define NVTD_REQUEST_PRIVILEGED 32
+
+/**
+ * NvtdRequest.flags: an ATS translation request; NVTD_REQUEST_WRITE then says that
+ * its no-write flag is clear.
+ */
+#define NVTD_REQUEST_TRANSLATION 64
+
+/**
+ * NvtdRequest.flags: an ATS translated request. Not with
+ * NVTD_REQUEST_TRANSLATION.
+ */
+#define NVTD_REQUEST_TRANSLATED 128
+
+/**
  * NvtdTranslation.permissions: reading is allowed.
  */
 #define NVTD_PERMISSION_READ 1
@@ -119,6 +243,33 @@
  * NvtdTranslation.permissions: writing is allowed.
  */
 #define NVTD_PERMISSION_WRITE 2
+
+/**
+ * NvtdTranslation.permissions: fetching instructions is allowed.
+ */
+#define NVTD_PERMISSION_EXECUTE 4
+
+/**
+ * NvtdTranslation.permissions: these are the permissions of privileged requests.
+ */
+#define NVTD_PERMISSION_PRIVILEGED 8
+
+/**
+ * NvtdTranslation.permissions: the translation is global (G of the leaf).
+ */
+#define NVTD_PERMISSION_GLOBAL 16
+
+/**
+ * NvtdTranslation.permissions: a translation request's answer holds for
+ * untranslated requests only (U): the address is in the interrupt range.
+ */
+#define NVTD_PERMISSION_UNTRANSLATED 32
+
+/**
+ * NvtdTranslation.flags: the fault of a translation request is recoverable. It was
+ * not recorded; the device may send a page request and try again.
+ */
+#define NVTD_TRANSLATION_RECOVERABLE 1
 
 /**
  * NvtdDeviceInfo.state: the unit walks the guest's tables itself (no host).
@@ -183,14 +334,15 @@ typedef struct NvtdConfig {
    */
   uint64_t features;
   /**
-   * Width in bits of the addresses devices use and of guest-physical
-   * addresses: 48, or 0 for the widest the unit supports (48).
+   * Width in bits of guest-physical addresses, and of the widest second-stage
+   * tables: 39, 48 or 57, or 0 for 48.
    */
   uint32_t address_width;
   /**
-   * Must be 0.
+   * Width in bits of PASIDs, 1 to 20 (ECAP.PSS plus 1), or 0: requests with PASID
+   * are not supported.
    */
-  uint32_t reserved;
+  uint32_t pasid_bits;
 } NvtdConfig;
 
 /**
@@ -335,7 +487,7 @@ typedef struct NvtdRequest {
    */
   size_t size;
   /**
-   * Address the device put on the bus (untranslated).
+   * Address the device put on the bus.
    */
   uint64_t address;
   /**
@@ -343,9 +495,9 @@ typedef struct NvtdRequest {
    */
   uint32_t flags;
   /**
-   * Must be 0.
+   * PASID (20 bits) with NVTD_REQUEST_PASID, else 0.
    */
-  uint32_t reserved;
+  uint32_t pasid;
 } NvtdRequest;
 
 /**
@@ -378,9 +530,9 @@ typedef struct NvtdTranslation {
    */
   uint32_t diagnostic;
   /**
-   * Always 0.
+   * NVTD_TRANSLATION_* bits.
    */
-  uint32_t reserved;
+  uint32_t flags;
 } NvtdTranslation;
 
 /**

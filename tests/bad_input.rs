@@ -71,7 +71,7 @@ fn run(host: HostKind, steps: &[Step]) {
                     address,
                     read: !write,
                     write,
-                    debug: false,
+                    ..Request::default()
                 };
                 guest.unit.translate(guest.device, request).unwrap();
             }

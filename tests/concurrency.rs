@@ -32,7 +32,7 @@ fn nothing_old_after_a_completed_invalidation() {
                     address: 0x5000,
                     read: !write,
                     write,
-                    debug: false,
+                    ..Request::default()
                 };
                 while !done.load(Ordering::SeqCst) {
                     let before = completed.load(Ordering::SeqCst);

@@ -26,7 +26,7 @@ fn dma(guest: &Guest, address: u64, write: bool) -> u8 {
         address,
         read: !write,
         write,
-        debug: false,
+        ..Request::default()
     };
     let answer = guest.unit.translate(guest.device, request).unwrap();
     answer.result.err().map_or(0, |fault| fault.reason.code())
@@ -124,7 +124,7 @@ fn the_address_must_be_canonical_and_writes_allowed() {
 fn one_gigabyte_pages_need_the_capability() {
     for (first_stage_1g, reason) in [(true, 0), (false, 0x72)] {
         let guest = booted(Config {
-            first_stage_1g,
+            features: Config::DEFAULT.features.with_first_stage_1g(first_stage_1g),
             ..Config::default()
         });
         guest.poke(PDPT, PWU | 0x80);
@@ -136,7 +136,7 @@ fn one_gigabyte_pages_need_the_capability() {
 fn pass_through_needs_the_capability() {
     for (pass_through, reason) in [(true, 0), (false, 0x5b)] {
         let guest = booted(Config {
-            pass_through,
+            features: Config::DEFAULT.features.with_pass_through(pass_through),
             ..Config::default()
         });
         guest.set_pasid_entry(4);
@@ -258,6 +258,7 @@ fn a_debug_look_leaves_no_trace() {
             read: true,
             write: false,
             debug: true,
+            ..Request::default()
         };
         guest.unit.translate(guest.device, request).unwrap();
     }

@@ -13,7 +13,7 @@ fn read(address: u64) -> Request {
         address,
         read: true,
         write: false,
-        debug: false,
+        ..Request::default()
     }
 }
 
@@ -30,14 +30,7 @@ fn booted(config: Config) -> Guest {
 
 const SOFT: Config = Config {
     host: HostKind::Soft,
-    inject: Inject {
-        drop_invalidations: false,
-        refuse_alloc: false,
-    },
-    caching_mode: true,
-    first_stage_1g: true,
-    pass_through: true,
-    address_width: 0,
+    ..Config::DEFAULT
 };
 
 fn target(guest: &Guest, iova: u64) -> Option<u64> {
@@ -278,7 +271,7 @@ fn the_direct_walk_and_the_host_answer_alike() {
                 address,
                 read: !write,
                 write,
-                debug: false,
+                ..Request::default()
             };
             let [a, b] = [&nested, &direct].map(|guest| {
                 guest

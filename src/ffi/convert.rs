@@ -5,7 +5,8 @@ use crate::ffi::error::invalid;
 use crate::ffi::types::*;
 use crate::translate::tables::Stages;
 use crate::unit::{
-    Answer, BindingState, Config, DeviceDescription, DeviceInfo, HostKind, Inject, Request, Stats,
+    Answer, BindingState, Config, DeviceDescription, DeviceInfo, Features, HostKind, Inject,
+    Request, RequestKind, Stats,
 };
 
 /// Refuse bits that are not defined.
@@ -30,21 +31,19 @@ impl Config {
                 )));
             }
         };
-        let features = NVTD_FEATURE_CACHING_MODE | NVTD_FEATURE_FS1GP | NVTD_FEATURE_PASS_THROUGH;
-        only("config->features", config.features, features)?;
+        let features = Features::from_bits(config.features);
+        only("config->features", config.features, Features::DEFINED)?;
         let injections = NVTD_INJECT_DROP_INVALIDATIONS | NVTD_INJECT_REFUSE_ALLOC;
         only("config->inject", config.inject.into(), injections.into())?;
-        only("config->reserved", config.reserved.into(), 0)?;
         Ok(Self {
             host,
             inject: Inject {
                 drop_invalidations: config.inject & NVTD_INJECT_DROP_INVALIDATIONS != 0,
                 refuse_alloc: config.inject & NVTD_INJECT_REFUSE_ALLOC != 0,
             },
-            caching_mode: config.features & NVTD_FEATURE_CACHING_MODE != 0,
-            first_stage_1g: config.features & NVTD_FEATURE_FS1GP != 0,
-            pass_through: config.features & NVTD_FEATURE_PASS_THROUGH != 0,
+            features,
             address_width: config.address_width,
+            pasid_bits: config.pasid_bits,
         })
     }
 }
@@ -67,14 +66,35 @@ impl DeviceDescription {
 
 impl Request {
     pub(super) fn from_c(request: &NvtdRequest) -> Result<Self> {
-        let known = NVTD_REQUEST_READ | NVTD_REQUEST_WRITE | NVTD_REQUEST_DEBUG;
-        only("request->flags", request.flags.into(), known.into())?;
-        only("request->reserved", request.reserved.into(), 0)?;
+        only("request->flags", request.flags.into(), 0xff)?;
+        let has = |flag| request.flags & flag != 0;
+        let kind = match (has(NVTD_REQUEST_TRANSLATION), has(NVTD_REQUEST_TRANSLATED)) {
+            (false, false) => RequestKind::Untranslated,
+            (true, false) => RequestKind::Translation,
+            (false, true) => RequestKind::Translated,
+            (true, true) => {
+                return Err(invalid(
+                    "request->flags has NVTD_REQUEST_TRANSLATION and NVTD_REQUEST_TRANSLATED; a \
+                     request asks for a translation or has one",
+                ));
+            }
+        };
+        if !has(NVTD_REQUEST_PASID) {
+            only(
+                "request->pasid without NVTD_REQUEST_PASID",
+                request.pasid.into(),
+                0,
+            )?;
+        }
         Ok(Self {
             address: request.address,
-            read: request.flags & NVTD_REQUEST_READ != 0,
-            write: request.flags & NVTD_REQUEST_WRITE != 0,
-            debug: request.flags & NVTD_REQUEST_DEBUG != 0,
+            pasid: has(NVTD_REQUEST_PASID).then_some(request.pasid),
+            kind,
+            read: has(NVTD_REQUEST_READ),
+            write: has(NVTD_REQUEST_WRITE),
+            execute: has(NVTD_REQUEST_EXECUTE),
+            privileged: has(NVTD_REQUEST_PRIVILEGED),
+            debug: has(NVTD_REQUEST_DEBUG),
         })
     }
 }
@@ -88,7 +108,7 @@ impl Answer {
             permissions: 0,
             fault: 0,
             diagnostic: 0,
-            reserved: 0,
+            flags: 0,
         };
         match self.result {
             Ok(translation) => {
@@ -96,14 +116,27 @@ impl Answer {
                 NvtdTranslation {
                     address: translation.address,
                     page_size: translation.page_size,
-                    permissions: (if may.read { NVTD_PERMISSION_READ } else { 0 })
-                        | (if may.write { NVTD_PERMISSION_WRITE } else { 0 }),
+                    permissions: [
+                        (may.read, NVTD_PERMISSION_READ),
+                        (may.write, NVTD_PERMISSION_WRITE),
+                        (may.execute, NVTD_PERMISSION_EXECUTE),
+                        (may.privileged, NVTD_PERMISSION_PRIVILEGED),
+                        (may.global, NVTD_PERMISSION_GLOBAL),
+                        (may.untranslated, NVTD_PERMISSION_UNTRANSLATED),
+                    ]
+                    .into_iter()
+                    .fold(0, |bits, (set, bit)| if set { bits | bit } else { bits }),
                     ..empty
                 }
             }
             Err(fault) => NvtdTranslation {
                 fault: fault.reason.code().into(),
                 diagnostic: fault.diagnostic as u32,
+                flags: if self.recoverable {
+                    NVTD_TRANSLATION_RECOVERABLE
+                } else {
+                    0
+                },
                 ..empty
             },
         }

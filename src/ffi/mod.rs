@@ -96,9 +96,9 @@ fn default_config() -> NvtdConfig {
         size: size_of::<NvtdConfig>(),
         host: NVTD_HOST_NONE,
         inject: 0,
-        features: NVTD_FEATURE_CACHING_MODE | NVTD_FEATURE_FS1GP | NVTD_FEATURE_PASS_THROUGH,
+        features: Config::default().features.into_bits(),
         address_width: 0,
-        reserved: 0,
+        pasid_bits: 0,
     }
 }
 
@@ -355,7 +355,7 @@ pub unsafe extern "C" fn nvtd_translate(
             size: size_of::<NvtdRequest>(),
             address: 0,
             flags: 0,
-            reserved: 0,
+            pasid: 0,
         };
         // SAFETY: C promises that `request` is NULL or holds request->size bytes.
         let request = unsafe { read_sized(request, "request", default) }?;

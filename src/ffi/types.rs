@@ -22,9 +22,55 @@ pub const NVTD_HOST_SOFT: u32 = 1;
 /// entries that become present. Required when config.host is not NVTD_HOST_NONE.
 pub const NVTD_FEATURE_CACHING_MODE: u64 = 1;
 /// NvtdConfig.features: report CAP.FS1GP, 1 GiB pages in first-stage tables.
+/// Without NVTD_FEATURE_FIRST_STAGE it has no effect.
 pub const NVTD_FEATURE_FS1GP: u64 = 2;
-/// NvtdConfig.features: report ECAP.PT, pass-through PASID-table entries.
+/// NvtdConfig.features: report ECAP.PT, pass-through entries.
 pub const NVTD_FEATURE_PASS_THROUGH: u64 = 4;
+/// NvtdConfig.features: report ECAP.SMTS, scalable mode. Without it the guest has
+/// legacy mode only.
+pub const NVTD_FEATURE_SCALABLE_MODE: u64 = 8;
+/// NvtdConfig.features: report ECAP.FSTS, first-stage tables, and CAP.FS5LP if
+/// address_width is 57. Needs scalable mode.
+pub const NVTD_FEATURE_FIRST_STAGE: u64 = 0x10;
+/// NvtdConfig.features: report CAP.SAGAW and ECAP.SSTS, second-stage tables, and
+/// with them legacy mode. Not with a host.
+pub const NVTD_FEATURE_SECOND_STAGE: u64 = 0x20;
+/// NvtdConfig.features: report ECAP.NEST, first-stage tables over second-stage
+/// tables. Needs both.
+pub const NVTD_FEATURE_NESTED: u64 = 0x40;
+/// NvtdConfig.features: report CAP.SSLPS for 2 MiB second-stage pages.
+pub const NVTD_FEATURE_SECOND_STAGE_2M: u64 = 0x80;
+/// NvtdConfig.features: report CAP.SSLPS for 1 GiB second-stage pages.
+pub const NVTD_FEATURE_SECOND_STAGE_1G: u64 = 0x100;
+/// NvtdConfig.features: report ECAP.SC, snoop control.
+pub const NVTD_FEATURE_SNOOP_CONTROL: u64 = 0x200;
+/// NvtdConfig.features: report ECAP.SSADS, accessed and dirty bits of second-stage
+/// entries. Needs second-stage tables and scalable mode.
+pub const NVTD_FEATURE_SECOND_STAGE_AD: u64 = 0x400;
+/// NvtdConfig.features: report ECAP.DT, device TLBs (ATS).
+pub const NVTD_FEATURE_DEVICE_TLB: u64 = 0x800;
+/// NvtdConfig.features: report ECAP.PRS and ECAP.PDS, page requests (PRI). Needs
+/// device TLBs and scalable mode.
+pub const NVTD_FEATURE_PAGE_REQUEST: u64 = 0x1000;
+/// NvtdConfig.features: report ECAP.IR, interrupt remapping.
+pub const NVTD_FEATURE_INTERRUPT_REMAPPING: u64 = 0x2000;
+/// NvtdConfig.features: report ECAP.EIM, x2APIC destinations. Needs interrupt
+/// remapping.
+pub const NVTD_FEATURE_EXTENDED_INTERRUPT_MODE: u64 = 0x4000;
+/// NvtdConfig.features: report ECAP.EAFS, the extended accessed bit of first-stage
+/// entries.
+pub const NVTD_FEATURE_EXTENDED_ACCESSED: u64 = 0x8000;
+/// NvtdConfig.features: report ECAP.SRS, privileged requests. Needs first-stage
+/// tables and PASIDs.
+pub const NVTD_FEATURE_SUPERVISOR_REQUEST: u64 = 0x10000;
+/// NvtdConfig.features: report ECAP.ERS, execute requests. Needs first-stage tables
+/// and PASIDs.
+pub const NVTD_FEATURE_EXECUTE_REQUEST: u64 = 0x20000;
+/// NvtdConfig.features: report ECAP.RPS, RID_PASID of context entries. Needs
+/// scalable mode.
+pub const NVTD_FEATURE_RID_PASID: u64 = 0x40000;
+/// NvtdConfig.features: report ECAP.ADMS, abort-DMA mode. Needs scalable mode.
+pub const NVTD_FEATURE_ABORT_DMA: u64 = 0x80000;
 
 /// NvtdConfig.inject: drop every invalidation on its way to the host, while the
 /// guest is told that it completed. For proving that a test notices.
@@ -47,11 +93,36 @@ pub const NVTD_REQUEST_WRITE: u32 = 2;
 /// NvtdRequest.flags: a debugger's look. No fault is recorded, no accessed or
 /// dirty bit is set, nothing is cached.
 pub const NVTD_REQUEST_DEBUG: u32 = 4;
+/// NvtdRequest.flags: the request has the PASID in NvtdRequest.pasid.
+pub const NVTD_REQUEST_PASID: u32 = 8;
+/// NvtdRequest.flags: the request fetches instructions. Only with PASID.
+pub const NVTD_REQUEST_EXECUTE: u32 = 0x10;
+/// NvtdRequest.flags: the request is privileged. Only with PASID.
+pub const NVTD_REQUEST_PRIVILEGED: u32 = 0x20;
+/// NvtdRequest.flags: an ATS translation request; NVTD_REQUEST_WRITE then says that
+/// its no-write flag is clear.
+pub const NVTD_REQUEST_TRANSLATION: u32 = 0x40;
+/// NvtdRequest.flags: an ATS translated request. Not with
+/// NVTD_REQUEST_TRANSLATION.
+pub const NVTD_REQUEST_TRANSLATED: u32 = 0x80;
 
 /// NvtdTranslation.permissions: reading is allowed.
 pub const NVTD_PERMISSION_READ: u32 = 1;
 /// NvtdTranslation.permissions: writing is allowed.
 pub const NVTD_PERMISSION_WRITE: u32 = 2;
+/// NvtdTranslation.permissions: fetching instructions is allowed.
+pub const NVTD_PERMISSION_EXECUTE: u32 = 4;
+/// NvtdTranslation.permissions: these are the permissions of privileged requests.
+pub const NVTD_PERMISSION_PRIVILEGED: u32 = 8;
+/// NvtdTranslation.permissions: the translation is global (G of the leaf).
+pub const NVTD_PERMISSION_GLOBAL: u32 = 0x10;
+/// NvtdTranslation.permissions: a translation request's answer holds for
+/// untranslated requests only (U): the address is in the interrupt range.
+pub const NVTD_PERMISSION_UNTRANSLATED: u32 = 0x20;
+
+/// NvtdTranslation.flags: the fault of a translation request is recoverable. It was
+/// not recorded; the device may send a page request and try again.
+pub const NVTD_TRANSLATION_RECOVERABLE: u32 = 1;
 
 /// NvtdDeviceInfo.state: the unit walks the guest's tables itself (no host).
 pub const NVTD_STATE_DIRECT: u32 = 0;
@@ -119,11 +190,12 @@ pub struct NvtdConfig {
     pub inject: u32,
     /// NVTD_FEATURE_* bits.
     pub features: u64,
-    /// Width in bits of the addresses devices use and of guest-physical
-    /// addresses: 48, or 0 for the widest the unit supports (48).
+    /// Width in bits of guest-physical addresses, and of the widest second-stage
+    /// tables: 39, 48 or 57, or 0 for 48.
     pub address_width: u32,
-    /// Must be 0.
-    pub reserved: u32,
+    /// Width in bits of PASIDs, 1 to 20 (ECAP.PSS plus 1), or 0: requests with PASID
+    /// are not supported.
+    pub pasid_bits: u32,
 }
 
 /// A device behind the unit, for nvtd_device_add().
@@ -148,12 +220,12 @@ pub struct NvtdDevice {
 pub struct NvtdRequest {
     /// sizeof(NvtdRequest).
     pub size: usize,
-    /// Address the device put on the bus (untranslated).
+    /// Address the device put on the bus.
     pub address: u64,
     /// NVTD_REQUEST_* bits; at least one of READ and WRITE.
     pub flags: u32,
-    /// Must be 0.
-    pub reserved: u32,
+    /// PASID (20 bits) with NVTD_REQUEST_PASID, else 0.
+    pub pasid: u32,
 }
 
 /// Answer of nvtd_translate(). Fields beyond the caller's `size` are left out.
@@ -173,8 +245,8 @@ pub struct NvtdTranslation {
     pub fault: u32,
     /// 0, or a finer reason, named by nvtd_diagnostic_name().
     pub diagnostic: u32,
-    /// Always 0.
-    pub reserved: u32,
+    /// NVTD_TRANSLATION_* bits.
+    pub flags: u32,
 }
 
 /// State of one device, from nvtd_device_info(). Fields beyond the caller's

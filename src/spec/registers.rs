@@ -27,6 +27,15 @@ pub mod offset {
     pub const IEADDR: u64 = 0xa8;
     pub const IEUADDR: u64 = 0xac;
     pub const IQERCD: u64 = 0xb0;
+    pub const IRTA: u64 = 0xb8;
+    pub const PQH: u64 = 0xc0;
+    pub const PQT: u64 = 0xc8;
+    pub const PQA: u64 = 0xd0;
+    pub const PRS: u64 = 0xdc;
+    pub const PECTL: u64 = 0xe0;
+    pub const PEDATA: u64 = 0xe4;
+    pub const PEADDR: u64 = 0xe8;
+    pub const PEUADDR: u64 = 0xec;
     pub const IVA: u64 = 0xf0;
     pub const IOTLB: u64 = 0xf8;
     pub const FRCD: u64 = 0x220;
@@ -395,6 +404,72 @@ pub enum QueueErrorInfo {
     MisalignedTail = 6,
     /// RTADDR.TTM has a reserved value.
     BadTableMode = 7,
+}
+
+/// Interrupt remapping table address register (11.4.10.1).
+#[bitfield(u64)]
+#[derive(PartialEq, Eq)]
+pub struct InterruptTableAddress {
+    /// S: the table has 2^(S + 1) entries.
+    #[bits(4)]
+    pub size: u8,
+    #[bits(7)]
+    __: u8,
+    /// EIME: extended interrupt mode (x2APIC).
+    pub extended_interrupt_mode: bool,
+    /// IRTA: address of the table, bits 63:12.
+    #[bits(52)]
+    pub table: u64,
+}
+
+impl InterruptTableAddress {
+    /// Byte address of the table.
+    pub fn address(self) -> u64 {
+        self.into_bits() & !0xfff
+    }
+
+    /// Entries in the table: 2 to 65536.
+    pub fn entries(self) -> u32 {
+        2 << self.size()
+    }
+}
+
+/// Page request queue address register (11.4.11.3).
+#[bitfield(u64)]
+#[derive(PartialEq, Eq)]
+pub struct PageQueueAddress {
+    /// PQS: the queue has 2^PQS pages of 4 KiB.
+    #[bits(3)]
+    pub size: u8,
+    #[bits(9)]
+    __: u16,
+    /// PQA: address of the queue, bits 63:12.
+    #[bits(52)]
+    pub queue: u64,
+}
+
+impl PageQueueAddress {
+    /// Byte address of the queue.
+    pub fn address(self) -> u64 {
+        self.into_bits() & !0xfff
+    }
+
+    /// Bytes in the queue.
+    pub fn bytes(self) -> u64 {
+        0x1000 << self.size()
+    }
+}
+
+/// Page request status register (11.4.11.4).
+#[bitfield(u32)]
+#[derive(PartialEq, Eq)]
+pub struct PageRequestStatus {
+    /// PPR: a page request is pending. Write 1 to clear.
+    pub pending: bool,
+    /// PRO: a page request found the queue full. Write 1 to clear.
+    pub overflow: bool,
+    #[bits(30)]
+    __: u32,
 }
 
 /// Low half of a fault recording register (11.4.7.7).

@@ -90,6 +90,7 @@ impl PageFormat for FirstStage {
         Permissions {
             read: entry.user(),
             write: entry.user() && entry.writable(),
+            ..Permissions::ALL
         }
     }
 

@@ -60,10 +60,14 @@ impl TableMemory for GuestMemory {
 }
 
 /// What a request wants.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Access {
     /// It writes (a request that reads and writes is a write).
     pub write: bool,
+    /// It fetches instructions.
+    pub execute: bool,
+    /// It is a supervisor's; else a user's.
+    pub privileged: bool,
     /// It only looks: no accessed or dirty bit is set.
     pub look: bool,
 }
@@ -75,6 +79,26 @@ pub struct Permissions {
     pub read: bool,
     /// Writing.
     pub write: bool,
+    /// Fetching instructions.
+    pub execute: bool,
+    /// These hold for supervisor requests.
+    pub privileged: bool,
+    /// The first-stage leaf is global.
+    pub global: bool,
+    /// Not to be kept in the device: the page holds for untranslated requests only.
+    pub untranslated: bool,
+}
+
+impl Permissions {
+    /// Everything, of a user.
+    pub const ALL: Self = Self {
+        read: true,
+        write: true,
+        execute: true,
+        privileged: false,
+        global: false,
+        untranslated: false,
+    };
 }
 
 /// Where a request goes.

@@ -132,10 +132,7 @@ fn descend<M: TableMemory + ?Sized, F: PageFormat>(
     address: u64,
     path: &mut [Step; MAX_LEVELS],
 ) -> Result<(usize, u32, Permissions), Fault> {
-    let mut permissions = Permissions {
-        read: true,
-        write: true,
-    };
+    let mut permissions = Permissions::ALL;
     let mut table = root;
     let mut level = format.levels();
     let mut depth = 0_usize;

@@ -11,7 +11,9 @@ mod binding;
 mod config;
 mod device;
 mod fault_log;
+mod interrupts;
 mod outbox;
+mod page_requests;
 mod queue;
 mod registers;
 mod regmap;
@@ -39,10 +41,10 @@ use registers::Registers;
 use stats::Counters;
 
 pub use binding::BindingState;
-pub use config::{Config, HostKind, Inject};
+pub use config::{Config, Features, HostKind, Inject};
 pub use device::{DeviceDescription, DeviceInfo};
 pub use stats::{DESCRIPTOR_TYPES, Stats};
-pub use translate::{Answer, Request};
+pub use translate::{Answer, Request, RequestKind};
 
 /// Bytes in the register window.
 pub const MMIO_SIZE: u64 = 0x1000;

@@ -1,7 +1,9 @@
 //! The registers and the commands that writing them gives (chapter 11).
 
 use super::fault_log::FaultLog;
+use super::interrupts::Interrupts;
 use super::outbox::Outbox;
+use super::page_requests::PageRequests;
 use super::regmap::{Register, Source, locate};
 use super::signal::Signal;
 use super::{State, Unit};
@@ -38,6 +40,8 @@ pub(super) struct Registers {
     pub completed: bool,
     pub completion_signal: Signal,
     pub faults: FaultLog,
+    pub interrupts: Interrupts,
+    pub page_requests: PageRequests,
 }
 
 impl Registers {
@@ -53,6 +57,7 @@ impl Registers {
         match source {
             Source::Fault => &mut self.faults.signal,
             Source::Completion => &mut self.completion_signal,
+            Source::PageRequest => &mut self.page_requests.signal,
         }
     }
 }
@@ -104,6 +109,14 @@ impl Unit {
             Register::Event(Source::Completion, part) => {
                 u64::from(registers.completion_signal.read(part))
             }
+            Register::Event(Source::PageRequest, part) => {
+                u64::from(registers.page_requests.signal.read(part))
+            }
+            Register::InterruptTableAddress => registers.interrupts.table.into_bits(),
+            Register::PageQueueHead => registers.page_requests.head,
+            Register::PageQueueTail => registers.page_requests.tail,
+            Register::PageQueueAddress => registers.page_requests.queue.into_bits(),
+            Register::PageRequestStatus => u64::from(registers.page_requests.status.into_bits()),
             Register::QueueHead => registers.queue_head,
             Register::QueueTail => registers.queue_tail,
             Register::QueueAddress => registers.queue_address.into_bits(),
@@ -200,6 +213,13 @@ impl Unit {
                         .with_queue(merged.queue());
                 }
             }
+            Register::InterruptTableAddress => self.write_interrupt_table(state, written, mask),
+            Register::PageQueueHead
+            | Register::PageQueueTail
+            | Register::PageQueueAddress
+            | Register::PageRequestStatus => {
+                self.write_page_queue(state, register, written, mask, out);
+            }
             Register::Version
             | Register::Capability
             | Register::ExtendedCapability
@@ -231,6 +251,7 @@ impl Unit {
             self.control.write().enabled = command.translation();
             self.sync_all(state, out);
         }
+        self.interrupt_command(state, command, out);
     }
 
     /// SRTP. With CAP.ESRTPS it invalidates every cache.

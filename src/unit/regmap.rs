@@ -21,6 +21,11 @@ pub(super) enum Register {
     QueueAddress,
     CompletionStatus,
     QueueErrorRecord,
+    InterruptTableAddress,
+    PageQueueHead,
+    PageQueueTail,
+    PageQueueAddress,
+    PageRequestStatus,
     InvalidateAddress,
     IotlbInvalidate,
     FaultRecordLow(usize),
@@ -32,6 +37,7 @@ pub(super) enum Register {
 pub(super) enum Source {
     Fault,
     Completion,
+    PageRequest,
 }
 
 /// The four registers of an interrupt.
@@ -45,7 +51,7 @@ pub(super) enum EventRegister {
 
 use EventRegister::{Address, Control, Data, UpperAddress};
 use Register::*;
-use Source::{Completion, Fault};
+use Source::{Completion, Fault, PageRequest};
 
 /// Offset, bytes and name of each register but the fault records.
 const MAP: &[(u64, u64, Register)] = &[
@@ -70,6 +76,15 @@ const MAP: &[(u64, u64, Register)] = &[
     (offset::IEADDR, 4, Event(Completion, Address)),
     (offset::IEUADDR, 4, Event(Completion, UpperAddress)),
     (offset::IQERCD, 8, QueueErrorRecord),
+    (offset::IRTA, 8, InterruptTableAddress),
+    (offset::PQH, 8, PageQueueHead),
+    (offset::PQT, 8, PageQueueTail),
+    (offset::PQA, 8, PageQueueAddress),
+    (offset::PRS, 4, PageRequestStatus),
+    (offset::PECTL, 4, Event(PageRequest, Control)),
+    (offset::PEDATA, 4, Event(PageRequest, Data)),
+    (offset::PEADDR, 4, Event(PageRequest, Address)),
+    (offset::PEUADDR, 4, Event(PageRequest, UpperAddress)),
     (offset::IVA, 8, InvalidateAddress),
     (offset::IOTLB, 8, IotlbInvalidate),
 ];

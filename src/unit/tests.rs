@@ -196,7 +196,7 @@ impl Bench {
             address,
             read: true,
             write: false,
-            debug: false,
+            ..Request::default()
         };
         let answer = self.unit.translate(self.device, request).unwrap();
         answer.result.ok().map(|translation| translation.address)

@@ -14,15 +14,35 @@ use crate::translate::walk::walk;
 use crate::translate::{Access, Diagnostic, Fault, Permissions, Translation};
 use crate::{Error, Result};
 
-/// A DMA request without PASID.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// The address type of a request (PCIe AT, 4.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum RequestKind {
+    /// To be translated on its way.
+    #[default]
+    Untranslated,
+    /// Asks for a translation to keep in the device (ATS).
+    Translation,
+    /// Carries an address that such an answer gave (ATS).
+    Translated,
+}
+
+/// A DMA request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Request {
     /// Address the device put on the bus.
     pub address: u64,
-    /// It reads.
+    /// PASID, 20 bits, if it has one.
+    pub pasid: Option<u32>,
+    /// Address type.
+    pub kind: RequestKind,
+    /// It reads. A translation request always asks for reading.
     pub read: bool,
-    /// It writes.
+    /// It writes, or a translation request asks for writing, too (NW clear).
     pub write: bool,
+    /// It fetches instructions; only with PASID.
+    pub execute: bool,
+    /// Privileged mode; only with PASID.
+    pub privileged: bool,
     /// A debugger's look: nothing is recorded, set or cached.
     pub debug: bool,
 }
@@ -32,6 +52,9 @@ pub struct Request {
 pub struct Answer {
     /// Where it goes, or why it was refused.
     pub result: core::result::Result<Translation, Fault>,
+    /// The refusal of a translation request was not recorded: the device may ask
+    /// for the page (7.3).
+    pub recoverable: bool,
 }
 
 /// A refused request, and whether the guest is to know.
@@ -54,6 +77,8 @@ impl Unit {
         let source_id = device.refresh_source_id(&*self.vmm);
         let access = Access {
             write: request.write,
+            execute: request.execute,
+            privileged: request.privileged,
             look: request.debug,
         };
         let mut out = Outbox::new(&*self.vmm);
@@ -68,7 +93,10 @@ impl Unit {
         }
         self.deliver(out);
         Ok(Answer {
-            result: result.map_err(|refusal| refusal.fault),
+            result: result
+                .map(|translation| told(translation, &request))
+                .map_err(|refusal| refusal.fault),
+            recoverable: false,
         })
     }
 
@@ -242,14 +270,22 @@ impl Unit {
     }
 }
 
+/// The answer as the requester gets it: execution is granted to those who ask.
+fn told(translation: Translation, request: &Request) -> Translation {
+    Translation {
+        permissions: Permissions {
+            execute: translation.permissions.execute && request.execute,
+            ..translation.permissions
+        },
+        ..translation
+    }
+}
+
 /// No translation.
 fn identity(address: u64) -> Translation {
     Translation {
         address,
         page_size: PAGE_SIZE,
-        permissions: Permissions {
-            read: true,
-            write: true,
-        },
+        permissions: Permissions::ALL,
     }
 }

@@ -330,11 +330,11 @@ void guest_map(struct guest *g, uint64_t iova, uint64_t gpa, unsigned level, uin
 NvtdTranslation guest_dma(struct guest *g, uint32_t device, uint64_t address, uint32_t flags)
 {
     NvtdRequest request = { .size = sizeof(request), .address = address, .flags = flags };
-    NvtdTranslation out = { .size = sizeof(out), .reserved = 77 };
+    NvtdTranslation out = { .size = sizeof(out), .flags = 77 };
 
     assert_int_equal(nvtd_translate(g->unit, device, &request, &out), 0);
     assert_int_equal(out.size, sizeof(out));
-    assert_int_equal(out.reserved, 0);
+    assert_int_equal(out.flags, 0);
     assert_true(out.page_size >= 4096 && (out.page_size & (out.page_size - 1)) == 0);
     if (out.fault) {
         assert_int_equal(out.address, 0);

@@ -82,7 +82,7 @@ static void default_config_names_every_field(void **state)
     assert_int_equal(config.size, sizeof(config));
     assert_int_equal(config.host, NVTD_HOST_NONE);
     assert_int_equal(config.inject, 0);
-    assert_int_equal(config.reserved, 0);
+    assert_int_equal(config.pasid_bits, 0);
     assert_true(config.address_width == 0 || config.address_width == 48);
 }
 
@@ -114,8 +114,8 @@ static void create_refuses_values(void **state)
     config.address_width = 39;
     refuse(&config, &OPS, "address width");
     config = default_config();
-    config.reserved = 1;
-    refuse(&config, &OPS, "reserved");
+    config.pasid_bits = 21;
+    refuse(&config, &OPS, "PASID");
     config = default_config();
     config.host = NVTD_HOST_SOFT;
     config.features &= ~(uint64_t)NVTD_FEATURE_CACHING_MODE;
@@ -350,8 +350,8 @@ static void translate_refuses_misuse(void **state)
     request.flags = NVTD_REQUEST_READ | 1u << 20;
     expect_error(nvtd_translate(g->unit, g->device, &request, &out), -EINVAL, "flags");
     request.flags = NVTD_REQUEST_READ;
-    request.reserved = 1;
-    expect_error(nvtd_translate(g->unit, g->device, &request, &out), -EINVAL, "reserved");
+    request.pasid = 1;
+    expect_error(nvtd_translate(g->unit, g->device, &request, &out), -EINVAL, "PASID");
     expect_error(nvtd_stats(NULL, NULL), -EINVAL, "unit");
     expect_error(nvtd_stats(g->unit, NULL), -EINVAL, "stats");
     expect_error(nvtd_unit_reset(NULL), -EINVAL, "unit");

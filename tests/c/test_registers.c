@@ -63,7 +63,7 @@ static void capabilities_follow_the_configuration(void **state)
 
     (void)state;
     assert_int_equal(nvtd_config_default(&config), 0);
-    config.features = 0;
+    config.features = NVTD_FEATURE_SCALABLE_MODE | NVTD_FEATURE_FIRST_STAGE;
     assert_int_equal(nvtd_unit_create(&config, &ops, NULL, &bare.unit), 0);
     assert_int_equal(CAP_CM(read64(&bare, REG_CAP)), 0);
     assert_int_equal(CAP_FS1GP(read64(&bare, REG_CAP)), 0);

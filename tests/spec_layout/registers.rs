@@ -2,8 +2,8 @@
 
 use nested_vtd::spec::registers::{
     Cap, ContextCommand, Ecap, EventControl, FaultRecordHigh, FaultRecordLow, FaultStatus, Global,
-    IotlbCommand, QueueAddress, QueueErrorInfo, QueueErrorRecord, RootTableAddress, TableMode,
-    offset,
+    InterruptTableAddress, IotlbCommand, PageQueueAddress, PageRequestStatus, QueueAddress,
+    QueueErrorInfo, QueueErrorRecord, RootTableAddress, TableMode, offset,
 };
 
 // 11.4. IVA, IOTLB and FRCD have no fixed place; theirs is QEMU's.
@@ -31,6 +31,15 @@ fn offsets() {
         (offset::IEADDR, 0x0a8),
         (offset::IEUADDR, 0x0ac),
         (offset::IQERCD, 0x0b0),
+        (offset::IRTA, 0x0b8),
+        (offset::PQH, 0x0c0),
+        (offset::PQT, 0x0c8),
+        (offset::PQA, 0x0d0),
+        (offset::PRS, 0x0dc),
+        (offset::PECTL, 0x0e0),
+        (offset::PEDATA, 0x0e4),
+        (offset::PEADDR, 0x0e8),
+        (offset::PEUADDR, 0x0ec),
         (offset::IVA, 0x0f0),
         (offset::IOTLB, 0x0f8),
         (offset::FRCD, 0x220),
@@ -206,6 +215,43 @@ fn queue_geometry() {
         assert_eq!(register.descriptor_size(), descriptor, "{literal:#x}");
         assert_eq!(register.bytes(), bytes, "{literal:#x}");
     }
+}
+
+// 11.4.10.1.
+layout! {
+    interrupt_table_address: InterruptTableAddress(u64), unnamed 0x0000_0000_0000_07f0;
+    S: size, with_size(0xf) = 0x0000_0000_0000_000f;
+    EIME: extended_interrupt_mode, with_extended_interrupt_mode(true) = 0x0000_0000_0000_0800;
+    IRTA: table, with_table(0xf_ffff_ffff_ffff) = 0xffff_ffff_ffff_f000;
+}
+
+// 11.4.11.3.
+layout! {
+    page_queue_address: PageQueueAddress(u64), unnamed 0x0000_0000_0000_0ff8;
+    PQS: size, with_size(0x7) = 0x0000_0000_0000_0007;
+    PQA: queue, with_queue(0xf_ffff_ffff_ffff) = 0xffff_ffff_ffff_f000;
+}
+
+// 11.4.11.4.
+layout! {
+    page_request_status: PageRequestStatus(u32), unnamed 0xffff_fffc;
+    PPR: pending, with_pending(true) = 0x0000_0001;
+    PRO: overflow, with_overflow(true) = 0x0000_0002;
+}
+
+#[test]
+fn interrupt_table_and_page_queue_geometry() {
+    let table = InterruptTableAddress::from_bits(0x0000_0012_3456_780f);
+    assert_eq!(
+        (table.address(), table.entries()),
+        (0x0000_0012_3456_7000, 65536)
+    );
+    assert_eq!(InterruptTableAddress::from_bits(0).entries(), 2);
+    let queue = PageQueueAddress::from_bits(0x0000_0012_3456_7007);
+    assert_eq!(
+        (queue.address(), queue.bytes()),
+        (0x0000_0012_3456_7000, 0x8_0000)
+    );
 }
 
 // 11.4.9.9.

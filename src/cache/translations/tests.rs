@@ -5,10 +5,7 @@ fn leaf(address: u64, page_size: u64) -> Leaf {
         translation: Translation {
             address,
             page_size,
-            permissions: Permissions {
-                read: true,
-                write: true,
-            },
+            permissions: Permissions::ALL,
         },
         dirty: true,
     }

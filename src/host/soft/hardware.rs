@@ -129,6 +129,7 @@ impl SoftHost {
         let needed = Permissions {
             read: !access.write,
             write: access.write,
+            ..Permissions::ALL
         };
         match self.nested_walk(
             nested,
@@ -156,6 +157,7 @@ impl SoftHost {
             permissions: Permissions {
                 read: first.permissions.read && second.permissions.read,
                 write: first.permissions.write && second.permissions.write,
+                ..Permissions::ALL
             },
             ..second
         };
@@ -194,6 +196,7 @@ impl SoftHost {
             permissions: Permissions {
                 read: true,
                 write: writable,
+                ..Permissions::ALL
             },
         })
     }

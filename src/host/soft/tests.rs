@@ -16,11 +16,13 @@ const RAM_SIZE: u64 = 4 << 20;
 const TABLE: u64 = 0x1000;
 const READ: Access = Access {
     write: false,
+    execute: false,
+    privileged: false,
     look: false,
 };
 const WRITE: Access = Access {
     write: true,
-    look: false,
+    ..READ
 };
 /// Present, writable, user.
 const PWU: u64 = 0b111;
