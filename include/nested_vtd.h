@@ -308,6 +308,23 @@
 #define NVTD_LOG_INFO 2
 
 /**
+ * NvtdDump.kind: the registers, as Linux's iommu_regset lists them. `address` is
+ * where the guest has the register window; it is only printed.
+ */
+#define NVTD_DUMP_REGISTERS 1
+
+/**
+ * NvtdDump.kind: the invalidation queue, as Linux's invalidation_queue lists it.
+ */
+#define NVTD_DUMP_QUEUE 2
+
+/**
+ * NvtdDump.kind: root, context and PASID entries, as Linux's
+ * dmar_translation_struct lists them; those of `device`, or with 0 all of them.
+ */
+#define NVTD_DUMP_TABLES 3
+
+/**
  * One remapping unit: opaque, made by nvtd_unit_create() and ended by
  * nvtd_unit_destroy().
  */
@@ -642,6 +659,40 @@ typedef struct NvtdStats {
   uint64_t memory_errors;
 } NvtdStats;
 
+/**
+ * What nvtd_dump() is to give. Fields that the kind does not name are 0.
+ */
+typedef struct NvtdDump {
+  /**
+   * sizeof(NvtdDump).
+   */
+  size_t size;
+  /**
+   * NVTD_DUMP_*.
+   */
+  uint32_t kind;
+  /**
+   * Handle of a device.
+   */
+  uint32_t device;
+  /**
+   * 0.
+   */
+  uint32_t flags;
+  /**
+   * 0.
+   */
+  uint32_t pasid;
+  /**
+   * An address.
+   */
+  uint64_t address;
+  /**
+   * 0.
+   */
+  uint64_t last;
+} NvtdDump;
+
 #ifdef __cplusplus
 extern "C" {
 #endif // __cplusplus
@@ -822,6 +873,28 @@ int nvtd_translate(struct NvtdUnit *unit,
  * Returns 0, or -EINVAL: a pointer is NULL or stats->size is wrong.
  */
 int nvtd_stats(struct NvtdUnit *unit, struct NvtdStats *stats);
+
+/**
+ * Give a text about the unit's state to `line`, line by line: NUL-terminated,
+ * without line ends, valid during the call of `line`. Where Linux's driver has a
+ * debugfs file for the same thing the text is laid out as there, with "dmar0" as
+ * the unit's name, and ends with an empty line as there, so that both can be
+ * diffed. Only for people: the wording is not stable.
+ *
+ * The dump only looks: no accessed or dirty bit is set, no fault recorded, nothing
+ * counted. It has at most 16384 lines and reads at most 4194304 table entries; if
+ * that is not enough its last line says that it was cut. Any thread; `line` is
+ * called with no lock held and may call anything but nvtd_unit_destroy(). What the
+ * guest changes meanwhile may be seen half.
+ *
+ * Returns 0; -EINVAL: unit, what or line is NULL, what->size is wrong, the kind is
+ * none or a field that it does not have is not 0; -ENOENT: no such device. No line
+ * was then given.
+ */
+int nvtd_dump(struct NvtdUnit *unit,
+              const struct NvtdDump *what,
+              void (*line)(void *opaque, const char *text),
+              void *opaque);
 
 #ifdef __cplusplus
 }  // extern "C"

@@ -11,6 +11,7 @@
 
 mod callbacks;
 mod convert;
+pub mod dump;
 mod error;
 mod outstruct;
 mod panic;

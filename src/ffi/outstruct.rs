@@ -5,6 +5,7 @@
 //! this library does not know must be 0.
 
 use crate::Result;
+use crate::ffi::dump::NvtdDump;
 use crate::ffi::error::invalid;
 use crate::ffi::types::{
     NvtdConfig, NvtdDevice, NvtdDeviceInfo, NvtdOps, NvtdRequest, NvtdStats, NvtdTranslation,
@@ -30,6 +31,7 @@ sized!(
     NvtdConfig,
     NvtdDevice,
     NvtdDeviceInfo,
+    NvtdDump,
     NvtdOps,
     NvtdRequest,
     NvtdStats,

@@ -10,6 +10,7 @@ mod batch;
 mod binding;
 mod config;
 mod device;
+mod dump;
 mod fault_log;
 mod interrupts;
 mod outbox;
@@ -43,6 +44,7 @@ use stats::Counters;
 pub use binding::BindingState;
 pub use config::{Config, Features, HostKind, Inject};
 pub use device::{DeviceDescription, DeviceInfo};
+pub use dump::Dump;
 pub use stats::{DESCRIPTOR_TYPES, Stats};
 pub use translate::{Answer, Request, RequestKind};
 

@@ -88,6 +88,13 @@ impl Unit {
         low | (high << 32)
     }
 
+    /// The register at `offset`, for a dump: nothing is counted. 0 for none.
+    pub(super) fn peek_window(&self, state: &State, offset: u64, size: u32) -> u64 {
+        locate(offset, size).map_or(0, |target| {
+            (self.read_register(state, target.register) & target.mask) >> target.shift
+        })
+    }
+
     fn ignored(&self, offset: u64, size: u32, value: u64, out: &mut Outbox) {
         self.counters.mmio_ignored.add(1);
         out.event(Event::MmioIgnored, [offset, u64::from(size), value]);

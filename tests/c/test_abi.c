@@ -54,6 +54,8 @@ static void layouts_stay(void **state)
     assert_int_equal(sizeof(NvtdDeviceInfo), 72);
     assert_int_equal(offsetof(NvtdDeviceInfo, table), 24);
     assert_int_equal(offsetof(NvtdDeviceInfo, stale_uses), 64);
+    assert_int_equal(sizeof(NvtdDump), 40);
+    assert_int_equal(offsetof(NvtdDump, address), 24);
     assert_int_equal(sizeof(NvtdRequest), 24);
     assert_int_equal(sizeof(NvtdTranslation), 40);
     assert_int_equal(offsetof(NvtdTranslation, fault), 28);

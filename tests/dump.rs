@@ -1,0 +1,247 @@
+//! Dumps: their text against small tables, their bounds, and that they only look.
+
+mod common;
+
+use common::*;
+use nested_vtd::unit::{Dump, HostKind};
+
+fn lines(guest: &Guest, what: Dump) -> Vec<String> {
+    let mut lines = Vec::new();
+    let mut take = |line: &str| lines.push(line.to_owned());
+    guest.unit.dump(what, &mut take).unwrap();
+    lines
+}
+
+/// A guest whose device translates through a first stage.
+fn running() -> Guest {
+    let mut guest = Guest::new(HostKind::None);
+    guest.build_tables();
+    guest.enable();
+    guest
+}
+
+/// Name, offset and contents of a line of the register dump.
+fn register(line: &str) -> (&str, u64, u64) {
+    let mut fields = line.split_whitespace();
+    let number = |text: &str| u64::from_str_radix(text.strip_prefix("0x").unwrap(), 16);
+    let name = fields.next().unwrap();
+    let offset = number(fields.next().unwrap()).unwrap();
+    let contents = number(fields.next().unwrap()).unwrap();
+    assert_eq!(fields.next(), None);
+    // Linux: "%-16s\t0x%02x\t\t0x%016llx"
+    assert_eq!(
+        line,
+        format!("{name:<16}\t0x{offset:02x}\t\t0x{contents:016x}")
+    );
+    (name, offset, contents)
+}
+
+#[test]
+fn registers_are_listed_as_linux_does() {
+    let guest = running();
+    guest.write32(0x40, 0xfee0_1004);
+    let lines = lines(&guest, Dump::Registers { base: 0xfed9_0000 });
+    assert_eq!(lines[0], "IOMMU: dmar0 Register Base Address: fed90000");
+    assert_eq!(lines[1], "Name\t\t\tOffset\t\tContents");
+    assert_eq!(lines[2], "VER             \t0x00\t\t0x0000000000000060");
+    assert_eq!(lines.last().unwrap(), "");
+    let registers: Vec<_> = lines[2..lines.len() - 1]
+        .iter()
+        .map(|line| register(line))
+        .collect();
+    assert_eq!(registers.len(), 17 + 25 + 20);
+    for (index, &(name, offset, contents)) in registers.iter().enumerate() {
+        // Linux reads the first 17 as 32 bits and the others as 64.
+        let read = if index < 17 {
+            guest.read32(offset).into()
+        } else {
+            guest.read64(offset)
+        };
+        assert_eq!(contents, read, "{name}");
+    }
+    let find = |wanted| {
+        let found = registers.iter().find(|(name, ..)| *name == wanted);
+        found.map(|&(_, offset, contents)| (offset, contents))
+    };
+    assert_eq!(find("GSTS"), Some((0x1c, 0xc400_0000)));
+    assert_eq!(find("FEADDR"), Some((0x40, 0xfee0_1004)));
+    assert_eq!(find("RTADDR"), Some((0x20, ROOT | 1 << 10)));
+    assert_eq!(find("IQA"), Some((0x90, QUEUE | 0x800)));
+    assert_eq!(find("PEUADDR"), Some((0xec, 0)));
+    assert_eq!(find("MTRR_PHYSMASK9"), Some((0x218, 0)));
+}
+
+#[test]
+fn the_register_dump_counts_nothing() {
+    let guest = running();
+    let before = guest.unit.stats();
+    lines(&guest, Dump::Registers { base: 0 });
+    assert_eq!(guest.unit.stats(), before);
+}
+
+#[test]
+fn the_queue_is_listed_as_linux_does() {
+    let mut guest = running();
+    guest.submit(&[pasid_cache(), wait(7)]);
+    let lines = lines(&guest, Dump::Queue);
+    let expected = [
+        "Invalidation queue on IOMMU: dmar0",
+        " Base: 0x9000\tHead: 2\tTail: 2",
+        "Index\t\tqw0\t\t\tqw1\t\t\tqw2\t\t\tqw3\t\t\tstatus",
+        "    0\t0000000000050017\t0000000000000000\t0000000000000000\t0000000000000000\t0000000000000000",
+        "    1\t0000000700000025\t000000000000a000\t0000000000000000\t0000000000000000\t0000000000000000",
+        "    2\t0000000000000000\t0000000000000000\t0000000000000000\t0000000000000000\t0000000000000000",
+    ];
+    assert_eq!(lines[..expected.len()], expected);
+    // 4 KiB of 256-bit descriptors, and the empty line.
+    assert_eq!(lines.len(), 3 + 128 + 1);
+    assert_eq!(lines.last().unwrap(), "");
+}
+
+#[test]
+fn a_stopped_queue_shows_where_and_why() {
+    let mut guest = running();
+    guest.submit(&[wait(7), [0xf, 0], wait(8)]);
+    let lines = lines(&guest, Dump::Queue);
+    assert_eq!(lines[1], " Base: 0x9000\tHead: 1\tTail: 3");
+    let status = |index: usize| lines[3 + index].rsplit('\t').next().unwrap().to_owned();
+    assert_eq!(status(0), format!("{:016x}", 0));
+    assert_eq!(status(1), format!("{:016x}", 1));
+    assert_eq!(status(2), format!("{:016x}", 1));
+    assert_eq!(status(3), format!("{:016x}", 0));
+    assert_eq!(
+        lines[lines.len() - 2],
+        "Queue error at index 1: IQERCD 0x0000000000000003"
+    );
+}
+
+#[test]
+fn a_narrow_queue_has_two_columns_and_may_be_off_or_elsewhere() {
+    let guest = Guest::new(HostKind::None);
+    assert_eq!(
+        lines(&guest, Dump::Queue),
+        ["Queued invalidation is not enabled on dmar0"]
+    );
+    guest.write64(0x90, QUEUE);
+    guest.write32(0x18, 1 << 26);
+    let narrow = lines(&guest, Dump::Queue);
+    assert_eq!(narrow[2], "Index\t\tqw0\t\t\tqw1\t\t\tstatus");
+    assert_eq!(
+        narrow[3],
+        "    0\t0000000000000000\t0000000000000000\t0000000000000000"
+    );
+    assert_eq!(narrow.len(), 3 + 256 + 1);
+
+    guest.write32(0x18, 0);
+    guest.write64(0x90, RAM_SIZE);
+    guest.write32(0x18, 1 << 26);
+    assert_eq!(lines(&guest, Dump::Queue)[3..], ["    0\tnot in RAM", ""]);
+}
+
+#[test]
+fn a_long_queue_is_cut() {
+    let guest = Guest::new(HostKind::None);
+    guest.write64(0x90, 0x10_0000 | 7);
+    guest.write32(0x18, 1 << 26);
+    let lines = lines(&guest, Dump::Queue);
+    assert_eq!(lines.len(), 16384 + 1);
+    assert_eq!(lines.last().unwrap(), "... cut after 16384 lines");
+}
+
+#[test]
+fn tables_are_listed_as_linux_does() {
+    let guest = running();
+    // 00:1f.2 has its entry in the upper context table, with PASID 65 only.
+    guest.poke(ROOT + 8, 0xb000 | 1);
+    guest.poke(0xb000 + (0xfa & 0x7f) * 32, 0xc000 | 1);
+    guest.poke(0xc000 + 8, 0xd000 | 1);
+    guest.poke(0xd000 + 64, 1 << 6 | 1);
+    guest.poke(0xd000 + 64 + 16, PML4 | 4);
+    let head = [
+        "IOMMU dmar0: Root Table Address: 0x1000",
+        "B.D.F\tRoot_entry\t\t\t\tContext_entry\t\t\t\tPASID\tPASID_table_entry",
+    ];
+    let first = "00:03.0\t0x000000000000b001:0x0000000000002001\t\
+                 0x0000000000000000:0x0000000000003001\t\
+                 0     \t0x0000000000005000:0x0000000000000005:0x0000000000000041";
+    let second = "00:1f.2\t0x000000000000b001:0x0000000000002001\t\
+                  0x0000000000000000:0x000000000000c001\t\
+                  65    \t0x0000000000005004:0x0000000000000000:0x0000000000000041";
+    let all = lines(&guest, Dump::Tables { device: None });
+    assert_eq!(all, [head[0], head[1], first, second, ""]);
+    let device = Some(guest.device);
+    let one = lines(&guest, Dump::Tables { device });
+    assert_eq!(one, [head[0], head[1], first, ""]);
+}
+
+#[test]
+fn legacy_tables_have_no_pasid() {
+    let guest = Guest::new(HostKind::None);
+    guest.poke(ROOT, CONTEXT | 1);
+    guest.poke(CONTEXT + u64::from(SOURCE_ID) * 16, PML4 | 1);
+    guest.poke(CONTEXT + u64::from(SOURCE_ID) * 16 + 8, 5 << 8 | 2);
+    guest.write64(0x20, ROOT);
+    guest.write32(0x18, 1 << 30);
+    assert_eq!(
+        lines(&guest, Dump::Tables { device: None }),
+        ["DMA Remapping is not enabled on dmar0"]
+    );
+    guest.write32(0x18, 1 << 31);
+    let lines = lines(&guest, Dump::Tables { device: None });
+    assert_eq!(
+        lines[2..],
+        [
+            "00:03.0\t0x0000000000000000:0x0000000000002001\t\
+             0x0000000000000502:0x0000000000005001\t\
+             -1    \t0x0000000000000000:0x0000000000000000:0x0000000000000000",
+            ""
+        ]
+    );
+}
+
+#[test]
+fn tables_that_point_to_each_other_are_cut() {
+    let guest = running();
+    // Every root entry, context entry and directory entry is present.
+    let (directory, table) = (0x10_0000, 0xd000);
+    for index in 0..512 {
+        guest.poke(ROOT + index * 8, CONTEXT | 1);
+        guest.poke(CONTEXT + index * 8, directory | 7 << 9 | 1);
+    }
+    for index in 0..1 << 14 {
+        guest.poke(directory + index * 8, table | 1);
+    }
+    let nothing = lines(&guest, Dump::Tables { device: None });
+    assert_eq!(
+        nothing.last().unwrap(),
+        "... cut after 4194304 table entries"
+    );
+    assert_eq!(nothing.len(), 3);
+    guest.poke(table, 1);
+    let much = lines(&guest, Dump::Tables { device: None });
+    assert_eq!(much.last().unwrap(), "... cut after 16384 lines");
+}
+
+#[test]
+fn a_device_that_is_none_is_refused() {
+    let guest = running();
+    let device = Some(77);
+    let error = guest
+        .unit
+        .dump(Dump::Tables { device }, &mut |_| panic!("a line"))
+        .unwrap_err();
+    assert_eq!(error.errno(), libc::ENOENT);
+}
+
+#[test]
+fn a_line_may_call_the_unit() {
+    let guest = running();
+    let mut seen = 0;
+    let mut nested = |_: &str| {
+        guest.read32(0x1c);
+        guest.write32(0x40, 0xfee0_0000);
+        seen += 1;
+    };
+    guest.unit.dump(Dump::Queue, &mut nested).unwrap();
+    assert_eq!(seen, 3 + 128 + 1);
+}
