@@ -8,7 +8,7 @@
 //! the unit walks the tables itself ([`translate`]).
 //!
 //! Modules depend downwards only:
-//! `ffi` -> `unit` -> {`translate`, `cache`, `host`} -> `memory` -> `spec`.
+//! `ffi` -> `unit` -> {`translate`, `cache`, `interrupt`, `host`} -> `memory` -> `spec`.
 //!
 //! Section numbers are those of the Intel Virtualization Technology for Directed
 //! I/O Architecture Specification, revision 4.1.
@@ -33,6 +33,7 @@ pub mod event;
 #[expect(unsafe_code, reason = "the C ABI takes and gives raw pointers")]
 pub mod ffi;
 pub mod host;
+pub mod interrupt;
 #[expect(
     unsafe_code,
     reason = "guest RAM is memory of the VMM, reached by address"

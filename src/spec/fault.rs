@@ -1,13 +1,31 @@
 //! Fault reasons (section 7.1.3).
 
-/// Why a request was refused: the FR field of a fault recording register. All
-/// but [`FaultReason::ContextInvalidLegacy`] are scalable-mode reasons.
+/// Why a request was refused: the FR field of a fault recording register. Those of
+/// interrupts are 0x20 to 0x29, those of scalable mode 0x30 and above.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum FaultReason {
     /// LCT.4: a legacy-mode context entry is programmed in a way the hardware
     /// does not support.
     ContextInvalidLegacy = 0x03,
+    /// A reserved field of an interrupt request is not 0.
+    InterruptRequestReserved = 0x20,
+    /// The index of an interrupt request is beyond the table, or its entry beyond the
+    /// address width.
+    InterruptIndex = 0x21,
+    /// The interrupt remapping table entry is not present.
+    InterruptEntryNotPresent = 0x22,
+    /// The interrupt remapping table entry could not be read.
+    InterruptEntryAccess = 0x23,
+    /// A reserved field of the interrupt remapping table entry is not 0, or a field
+    /// has a reserved value.
+    InterruptEntryReserved = 0x24,
+    /// Interrupt requests in compatibility format are blocked.
+    InterruptCompatibility = 0x25,
+    /// The interrupt remapping table entry is not for this requester.
+    InterruptSource = 0x26,
+    /// A request with PASID to the interrupt range.
+    InterruptPasid = 0x29,
     /// RTA.1: RTADDR.TTM has a value that is reserved or not supported.
     RootTableMode = 0x30,
     /// SRT.1: the root entry could not be read.

@@ -5,6 +5,7 @@
 
 pub mod descriptors;
 pub mod fault;
+pub mod interrupt;
 pub mod page_request;
 pub mod paging;
 pub mod pasid;

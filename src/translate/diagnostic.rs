@@ -31,6 +31,7 @@ impl Diagnostic {
                 | Self::DirectoryAccess
                 | Self::PasidAccess
                 | Self::FirstStageAccess
+                | Self::InterruptEntryAccess
         )
     }
 }
@@ -102,4 +103,37 @@ diagnostics! {
     NotAnnounced = 32, c"not_announced";
     /// The address is beyond the address width.
     BeyondWidth = 33, c"beyond_width";
+    /// An interrupt request outside of the interrupt range.
+    InterruptAddress = 34, c"interrupt_address";
+    /// An interrupt request with PASID.
+    InterruptPasid = 35, c"interrupt_pasid";
+    /// A remappable interrupt request: reserved bits of its data.
+    InterruptData = 36, c"interrupt_data";
+    /// A compatibility-format interrupt request while GSTS.CFIS is clear.
+    InterruptCompatibility = 37, c"interrupt_compatibility";
+    /// A compatibility-format interrupt request in extended interrupt mode.
+    InterruptCompatibilityExtended = 38, c"interrupt_compatibility_extended";
+    /// Interrupt remapping is on, but SIRTP never set a table.
+    InterruptTableUnset = 39, c"interrupt_table_unset";
+    /// The index is beyond the interrupt remapping table.
+    InterruptIndex = 40, c"interrupt_index";
+    /// The interrupt remapping table entry is beyond the address width.
+    InterruptEntryBeyondWidth = 41, c"interrupt_entry_beyond_width";
+    /// The interrupt remapping table entry is not in RAM.
+    InterruptEntryAccess = 42, c"interrupt_entry_access";
+    /// Interrupt remapping table entry not present.
+    InterruptEntryNotPresent = 43, c"interrupt_entry_not_present";
+    /// Interrupt remapping table entry: reserved bits.
+    InterruptEntryReserved = 44, c"interrupt_entry_reserved";
+    /// Interrupt remapping table entry: posted, which is not reported.
+    InterruptEntryPosted = 45, c"interrupt_entry_posted";
+    /// Interrupt remapping table entry: a destination ID of more than 8 bits without
+    /// extended interrupt mode.
+    InterruptEntryDestination = 46, c"interrupt_entry_destination";
+    /// Interrupt remapping table entry: SVT is 11b.
+    InterruptEntryValidation = 47, c"interrupt_entry_validation";
+    /// The requester is not the one in the interrupt remapping table entry.
+    InterruptSourceId = 48, c"interrupt_source_id";
+    /// The requester's bus is not in the range of the interrupt remapping table entry.
+    InterruptSourceBus = 49, c"interrupt_source_bus";
 }

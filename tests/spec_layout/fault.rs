@@ -7,6 +7,14 @@ use nested_vtd::spec::fault::FaultReason;
 codes! {
     fault_reason: FaultReason;
     ContextInvalidLegacy = 0x03; // LCT.4
+    InterruptRequestReserved = 0x20; // these have no names
+    InterruptIndex = 0x21;
+    InterruptEntryNotPresent = 0x22;
+    InterruptEntryAccess = 0x23;
+    InterruptEntryReserved = 0x24;
+    InterruptCompatibility = 0x25;
+    InterruptSource = 0x26;
+    InterruptPasid = 0x29; // VirtualBox only
     RootTableMode = 0x30; // RTA.1
     RootAccess = 0x38; // SRT.1
     RootNotPresent = 0x39; // SRT.2

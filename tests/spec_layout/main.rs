@@ -58,6 +58,7 @@ mod decode;
 mod descriptors;
 mod fault;
 mod host;
+mod interrupt;
 mod page_request;
 mod paging;
 mod pasid;
