@@ -5,6 +5,7 @@ use std::process::Command;
 use crate::boot::{self, DISKS, Lab, NET, Outcome, RunDir, Scenario};
 use crate::cache::{self, Cache};
 use crate::debian::Apt;
+use crate::qemu::qtest;
 use crate::qemu::source::{self, Source};
 use crate::ui::{self, Error, Result, Step, fail};
 use crate::workspace::Workspace;
@@ -166,6 +167,9 @@ fn with_qemu(tally: &mut Tally, workspace: &Workspace, cache: &Cache) {
     tally.check("QEMU builds", |_| {
         lab = Some(Lab::prepare(workspace, cache, false)?);
         Ok(())
+    });
+    tally.check("qtest: nested-vtd", |step| {
+        qtest::run(step, workspace, cache, qtest::OURS)
     });
     for (name, scenario, judge) in GUEST_TESTS {
         tally.check(name, |_| {

@@ -1,5 +1,6 @@
 //! `cargo xtask qemu`: the patched QEMU with the archive linked in, and the firmware it needs.
 
+pub mod qtest;
 pub mod source;
 
 use std::fs;
@@ -20,7 +21,7 @@ usage: cargo xtask qemu [--update] [--edit | --refresh]
   --edit     put the source with the patches as commits where it says, for editing
   --refresh  turn the commits made there into qemu-patches/";
 
-const TARGET: &str = "qemu-system-x86_64";
+const PROGRAM: &str = "qemu-system-x86_64";
 
 const CONFIGURE: &[&str] = &[
     "--target-list=x86_64-softmmu",
@@ -85,7 +86,7 @@ pub fn run_command(args: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// Builds the patched QEMU and returns the program. It is named by all that goes into it, and stays as
+/// Builds the patched QEMU and returns the program; the test programs are beside it. It is named by all that goes into it, and stays as
 /// it is while another checkout builds another.
 pub fn build(workspace: &Workspace, cache: &Cache, apt: &Apt) -> Result<PathBuf> {
     host::require(cache, &[host::UNPACK, host::BUILD])?;
@@ -111,7 +112,7 @@ pub fn build(workspace: &Workspace, cache: &Cache, apt: &Apt) -> Result<PathBuf>
         &archive,
         &header,
     ])?;
-    let program = cache.path("qemu/bin").join(&key).join(TARGET);
+    let program = cache.path("qemu/bin").join(&key).join(PROGRAM);
     let mut step = Step::new(format!(
         "QEMU {} with {} patches",
         source.version,
@@ -147,18 +148,18 @@ pub fn build(workspace: &Workspace, cache: &Cache, apt: &Apt) -> Result<PathBuf>
         fs::write(&note, &configuration).context(note.display())?;
     }
     // Linked anew whatever ninja thinks of the archive's time.
-    let linked = build.join(TARGET);
+    let linked = build.join(PROGRAM);
     cache::remove(&linked)?;
-    run(
-        &mut step,
-        &log,
-        with_paths(Command::new("ninja")).arg(TARGET),
-    )?;
+    let mut ninja = with_paths(Command::new("ninja"));
+    run(&mut step, &log, ninja.arg(PROGRAM).args(qtest::targets()))?;
     let dir = program.parent().unwrap_or(&program);
     cache::build_dir(dir, |dir| {
-        fs::copy(&linked, dir.join(TARGET))
-            .context(linked.display())
-            .map(drop)
+        for target in qtest::targets().iter().map(String::as_str).chain([PROGRAM]) {
+            let made = build.join(target);
+            let name = made.file_name().unwrap_or_default();
+            fs::copy(&made, dir.join(name)).context(made.display())?;
+        }
+        Ok(())
     })?;
     cache::prune(&cache.path("qemu/bin"), 4)?;
     step.done("");
