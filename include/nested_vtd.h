@@ -272,6 +272,58 @@
 #define NVTD_TRANSLATION_RECOVERABLE 1
 
 /**
+ * NvtdPageRequest.flags: the page is to be read.
+ */
+#define NVTD_PAGE_REQUEST_READ 1
+
+/**
+ * NvtdPageRequest.flags: the page is to be written.
+ */
+#define NVTD_PAGE_REQUEST_WRITE 2
+
+/**
+ * NvtdPageRequest.flags: the page is to be executed. Only with PASID and READ.
+ */
+#define NVTD_PAGE_REQUEST_EXECUTE 4
+
+/**
+ * NvtdPageRequest.flags: the page is for privileged mode. Only with PASID.
+ */
+#define NVTD_PAGE_REQUEST_PRIVILEGED 8
+
+/**
+ * NvtdPageRequest.flags: the request has the PASID in NvtdPageRequest.pasid.
+ */
+#define NVTD_PAGE_REQUEST_PASID 16
+
+/**
+ * NvtdPageRequest.flags: the last request of its group. With neither READ nor
+ * WRITE it is a stop marker, which is never answered.
+ */
+#define NVTD_PAGE_REQUEST_LAST 32
+
+/**
+ * NvtdPageResponse.flags: NvtdPageResponse.pasid is that of the requests.
+ */
+#define NVTD_PAGE_RESPONSE_PASID 1
+
+/**
+ * NvtdPageResponse.code: the pages are there; the device is to ask for their
+ * translations again.
+ */
+#define NVTD_PAGE_RESPONSE_SUCCESS 0
+
+/**
+ * NvtdPageResponse.code: a page of the group is not to be had.
+ */
+#define NVTD_PAGE_RESPONSE_INVALID 1
+
+/**
+ * NvtdPageResponse.code: the device is to stop asking for pages.
+ */
+#define NVTD_PAGE_RESPONSE_FAILURE 15
+
+/**
  * NvtdDeviceInfo.state: the unit walks the guest's tables itself (no host).
  */
 #define NVTD_STATE_DIRECT 0
@@ -363,6 +415,40 @@ typedef struct NvtdConfig {
 } NvtdConfig;
 
 /**
+ * The answer to a page request group, given to NvtdOps.page_response.
+ */
+typedef struct NvtdPageResponse {
+  /**
+   * sizeof(NvtdPageResponse).
+   */
+  size_t size;
+  /**
+   * NvtdDevice.tag of the device.
+   */
+  uint64_t tag;
+  /**
+   * Handle of the device.
+   */
+  uint32_t device;
+  /**
+   * NVTD_PAGE_RESPONSE_PASID or 0.
+   */
+  uint32_t flags;
+  /**
+   * PASID of the group's requests, 0 if they had none.
+   */
+  uint32_t pasid;
+  /**
+   * Page request group index.
+   */
+  uint16_t group;
+  /**
+   * One of NVTD_PAGE_RESPONSE_SUCCESS, INVALID and FAILURE.
+   */
+  uint16_t code;
+} NvtdPageResponse;
+
+/**
  * Callbacks into the VMM, given to nvtd_unit_create() and copied there.
  *
  * Every callback gets the `opaque` of nvtd_unit_create() and is called from
@@ -406,6 +492,13 @@ typedef struct NvtdOps {
    * nvtd_translate() and nvtd_device_info() ask for their own device only.
    */
   uint16_t (*source_id)(void *opaque, uint64_t tag);
+  /**
+   * Optional. A page request group of a device is answered; *response is valid
+   * during the call only. Called from nvtd_mmio_write() for the guest's answers,
+   * and from nvtd_page_request() for those that the unit gives by itself. A VMM
+   * with devices that ask for pages gives it.
+   */
+  void (*page_response)(void *opaque, const struct NvtdPageResponse *response);
 } NvtdOps;
 
 /**
@@ -553,6 +646,40 @@ typedef struct NvtdTranslation {
 } NvtdTranslation;
 
 /**
+ * A device's request for a page (PCI Express PRI), for nvtd_page_request().
+ */
+typedef struct NvtdPageRequest {
+  /**
+   * sizeof(NvtdPageRequest).
+   */
+  size_t size;
+  /**
+   * Any address in the page, untranslated.
+   */
+  uint64_t address;
+  /**
+   * NVTD_PAGE_REQUEST_* bits.
+   */
+  uint32_t flags;
+  /**
+   * PASID (20 bits) with NVTD_PAGE_REQUEST_PASID, else 0.
+   */
+  uint32_t pasid;
+  /**
+   * Page request group index (9 bits).
+   */
+  uint16_t group;
+  /**
+   * Must be 0.
+   */
+  uint16_t reserved;
+  /**
+   * Must be 0.
+   */
+  uint32_t reserved2;
+} NvtdPageRequest;
+
+/**
  * Counters of the unit since it was created or reset, from nvtd_stats().
  * Fields beyond the caller's `size` are left out; fields are only appended.
  */
@@ -657,6 +784,30 @@ typedef struct NvtdStats {
    * Requests and queue fetches that found a table or the queue outside of RAM.
    */
   uint64_t memory_errors;
+  /**
+   * Page requests given to nvtd_page_request().
+   */
+  uint64_t page_requests;
+  /**
+   * Of these, refused by the guest's tables.
+   */
+  uint64_t page_requests_refused;
+  /**
+   * Of these, dropped as the page request queue had overflowed.
+   */
+  uint64_t page_request_overflows;
+  /**
+   * Page group responses of the guest that were handed to a device.
+   */
+  uint64_t page_responses;
+  /**
+   * Page group responses that the unit gave by itself.
+   */
+  uint64_t page_responses_by_unit;
+  /**
+   * Page group responses of the guest to requesters that are not there.
+   */
+  uint64_t page_responses_ignored;
 } NvtdStats;
 
 /**
@@ -864,6 +1015,23 @@ int nvtd_translate(struct NvtdUnit *unit,
                    uint32_t device,
                    const struct NvtdRequest *request,
                    struct NvtdTranslation *out);
+
+/**
+ * A device asks for a page, after a translation request that was answered with a
+ * recoverable fault (PCI Express PRI). The request goes into the guest's page
+ * request queue; the guest answers the group of requests later, through
+ * NvtdOps.page_response. If the guest's tables do not let the device ask, or the
+ * queue overflows, the request is dropped; if it is the last of its group the unit
+ * answers by itself, from inside this call, with NVTD_PAGE_RESPONSE_INVALID or,
+ * after an overflow, NVTD_PAGE_RESPONSE_SUCCESS. Any thread, several at once.
+ *
+ * Returns 0; -EINVAL: a pointer is NULL, a `size` is wrong, a field has an unknown
+ * bit or value, or no device can ask so; -ENOENT: no such device; -EOPNOTSUPP: the
+ * unit was made without NVTD_FEATURE_PAGE_REQUEST.
+ */
+int nvtd_page_request(struct NvtdUnit *unit,
+                      uint32_t device,
+                      const struct NvtdPageRequest *request);
 
 /**
  * The unit's counters. Fills *stats up to stats->size. Any thread, also from

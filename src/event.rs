@@ -81,6 +81,16 @@ events! {
     RamRemove = 23, c"ram_remove";
     /// The unit was reset.
     Reset = 24, c"reset";
+    /// A page request was queued: first and second qword of its descriptor, PQT before
+    /// it.
+    PageRequest = 25, c"page_request";
+    /// A page request was dropped as the queue had overflowed: first and second qword
+    /// of its descriptor.
+    PageRequestOverflow = 26, c"page_request_overflow";
+    /// A page group response goes to a device: source ID, group index, response code.
+    PageResponse = 27, c"page_response";
+    /// A page group response names no device: source ID, group index.
+    PageResponseIgnored = 28, c"page_response_ignored";
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! What the unit asks of the VMM it is linked into.
 
 use crate::event::Event;
+use crate::spec::page_request::ResponseCode;
 
 /// How serious a line for the operator is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -12,6 +13,21 @@ pub enum LogLevel {
     Warn = 1,
     /// A change of state worth a line.
     Info = 2,
+}
+
+/// A page group response on its way to a device (7.7.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PageResponse {
+    /// The VMM's name for the device.
+    pub tag: u64,
+    /// Handle of the device.
+    pub device: u32,
+    /// PASID of the group, if its requests had one.
+    pub pasid: Option<u32>,
+    /// Page request group index.
+    pub group: u16,
+    /// What became of the group.
+    pub code: ResponseCode,
 }
 
 /// Callbacks into the VMM. The unit calls them with none of its locks held, on
@@ -29,6 +45,11 @@ pub trait Vmm: Send + Sync {
     /// Does anybody listen to [`Vmm::event`]? Asked before events are made.
     fn wants_events(&self) -> bool {
         true
+    }
+
+    /// A page request group of a device is answered.
+    fn page_response(&self, response: PageResponse) {
+        let _ = response;
     }
 
     /// The present requester ID of the device added with `tag`, or None if the

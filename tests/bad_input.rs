@@ -4,7 +4,7 @@
 mod common;
 
 use common::*;
-use nested_vtd::unit::{HostKind, Request};
+use nested_vtd::unit::{Config, HostKind, PageRequest, Request};
 use proptest::prelude::*;
 
 /// Offsets that mean something, a little off, or nothing.
@@ -12,7 +12,8 @@ fn offsets() -> impl Strategy<Value = u64> {
     prop_oneof![
         proptest::sample::select(vec![
             0x18, 0x20, 0x24, 0x28, 0x2c, 0x34, 0x38, 0x3c, 0x40, 0x44, 0x80, 0x88, 0x8c, 0x90,
-            0x94, 0x9c, 0xa0, 0xa4, 0xb0, 0xf0, 0xf8, 0xfc, 0x220, 0x228, 0x22c, 0x298, 0x29c,
+            0x94, 0x9c, 0xa0, 0xa4, 0xb0, 0xc0, 0xc8, 0xd0, 0xdc, 0xe0, 0xe4, 0xf0, 0xf8, 0xfc,
+            0x220, 0x228, 0x22c, 0x298, 0x29c,
         ]),
         0_u64..0xff8,
     ]
@@ -30,10 +31,28 @@ fn values() -> impl Strategy<Value = u64> {
 
 #[derive(Debug, Clone)]
 enum Step {
-    Write { offset: u64, size: u32, value: u64 },
-    Read { offset: u64, size: u32 },
-    Poke { gpa: u64, value: u64 },
-    Dma { address: u64, write: bool },
+    Write {
+        offset: u64,
+        size: u32,
+        value: u64,
+    },
+    Read {
+        offset: u64,
+        size: u32,
+    },
+    Poke {
+        gpa: u64,
+        value: u64,
+    },
+    Dma {
+        address: u64,
+        write: bool,
+    },
+    Ask {
+        address: u64,
+        pasid: Option<u32>,
+        last: bool,
+    },
     Reset,
 }
 
@@ -45,12 +64,24 @@ fn steps() -> impl Strategy<Value = Step> {
         2 => (offsets(), sizes()).prop_map(|(offset, size)| Step::Read { offset, size }),
         6 => (0_u64..0xb000 / 8, values()).prop_map(|(cell, value)| Step::Poke { gpa: cell * 8, value }),
         3 => (values(), any::<bool>()).prop_map(|(address, write)| Step::Dma { address, write }),
+        3 => (values(), proptest::option::of(0_u32..1 << 20), any::<bool>())
+            .prop_map(|(address, pasid, last)| Step::Ask { address, pasid, last }),
         1 => Just(Step::Reset),
     ]
 }
 
 fn run(host: HostKind, steps: &[Step]) {
-    let mut guest = Guest::new(host);
+    // Devices of a host cannot ask for pages.
+    let asking = host == HostKind::None;
+    let mut guest = Guest::with(Config {
+        host,
+        features: Config::DEFAULT
+            .features
+            .with_device_tlb(asking)
+            .with_page_request(asking),
+        pasid_bits: if asking { 20 } else { 0 },
+        ..Config::DEFAULT
+    });
     guest.build_tables();
     guest.enable();
     for step in steps {
@@ -74,6 +105,21 @@ fn run(host: HostKind, steps: &[Step]) {
                     ..Request::default()
                 };
                 guest.unit.translate(guest.device, request).unwrap();
+            }
+            Step::Ask {
+                address,
+                pasid,
+                last,
+            } => {
+                let request = PageRequest {
+                    address,
+                    pasid,
+                    read: true,
+                    last,
+                    ..PageRequest::default()
+                };
+                let asked = guest.unit.page_request(guest.device, request);
+                assert_eq!(asked.is_ok(), host == HostKind::None);
             }
             Step::Reset => guest.unit.reset(),
         }

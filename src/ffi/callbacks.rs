@@ -7,8 +7,8 @@ use crate::Result;
 use crate::event::Event;
 use crate::ffi::error::invalid;
 use crate::ffi::outstruct::read_sized;
-use crate::ffi::types::NvtdOps;
-use crate::vmm::{LogLevel, Vmm};
+use crate::ffi::types::{NvtdOps, NvtdPageResponse};
+use crate::vmm::{LogLevel, PageResponse, Vmm};
 
 /// The ops table and the pointer that goes with it.
 pub(super) struct Callbacks {
@@ -35,6 +35,7 @@ impl Callbacks {
             log: None,
             event: None,
             source_id: None,
+            page_response: None,
         };
         // SAFETY: as promised by the caller.
         let ops = unsafe { read_sized(ops, "ops", none) }?;
@@ -72,6 +73,14 @@ impl Vmm for Callbacks {
 
     fn wants_events(&self) -> bool {
         self.ops.event.is_some()
+    }
+
+    fn page_response(&self, response: PageResponse) {
+        if let Some(page_response) = self.ops.page_response {
+            let response = NvtdPageResponse::from(response);
+            // SAFETY: the header's contract for callbacks; the response outlives the call.
+            unsafe { page_response(self.opaque, &raw const response) }
+        }
     }
 
     fn source_id(&self, tag: u64) -> Option<u16> {

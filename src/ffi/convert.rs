@@ -3,11 +3,13 @@
 use crate::Result;
 use crate::ffi::error::invalid;
 use crate::ffi::types::*;
+use crate::spec::page_request::ResponseCode;
 use crate::translate::tables::Stages;
 use crate::unit::{
     Answer, BindingState, Config, DeviceDescription, DeviceInfo, Features, HostKind, Inject,
-    Request, RequestKind, Stats,
+    PageRequest, Request, RequestKind, Stats,
 };
+use crate::vmm::PageResponse;
 
 /// Refuse bits that are not defined.
 fn only(name: &str, value: u64, known: u64) -> Result<()> {
@@ -143,6 +145,59 @@ impl Answer {
     }
 }
 
+impl PageRequest {
+    pub(super) fn from_c(request: &NvtdPageRequest) -> Result<Self> {
+        let known = NVTD_PAGE_REQUEST_READ
+            | NVTD_PAGE_REQUEST_WRITE
+            | NVTD_PAGE_REQUEST_EXECUTE
+            | NVTD_PAGE_REQUEST_PRIVILEGED
+            | NVTD_PAGE_REQUEST_PASID
+            | NVTD_PAGE_REQUEST_LAST;
+        only("request->flags", request.flags.into(), known.into())?;
+        only("request->reserved", request.reserved.into(), 0)?;
+        only("request->reserved2", request.reserved2.into(), 0)?;
+        let has = |flag| request.flags & flag != 0;
+        if !has(NVTD_PAGE_REQUEST_PASID) && request.pasid != 0 {
+            return Err(invalid(format!(
+                "request->pasid is {:#x} without NVTD_PAGE_REQUEST_PASID; set the flag, or leave \
+                 the PASID 0",
+                request.pasid
+            )));
+        }
+        Ok(Self {
+            address: request.address,
+            pasid: has(NVTD_PAGE_REQUEST_PASID).then_some(request.pasid),
+            read: has(NVTD_PAGE_REQUEST_READ),
+            write: has(NVTD_PAGE_REQUEST_WRITE),
+            execute: has(NVTD_PAGE_REQUEST_EXECUTE),
+            privileged: has(NVTD_PAGE_REQUEST_PRIVILEGED),
+            last: has(NVTD_PAGE_REQUEST_LAST),
+            group: request.group,
+        })
+    }
+}
+
+impl From<PageResponse> for NvtdPageResponse {
+    fn from(response: PageResponse) -> Self {
+        Self {
+            size: size_of::<Self>(),
+            tag: response.tag,
+            device: response.device,
+            flags: match response.pasid {
+                Some(_) => NVTD_PAGE_RESPONSE_PASID,
+                None => 0,
+            },
+            pasid: response.pasid.unwrap_or(0),
+            group: response.group,
+            code: match response.code {
+                ResponseCode::Success => NVTD_PAGE_RESPONSE_SUCCESS,
+                ResponseCode::Invalid => NVTD_PAGE_RESPONSE_INVALID,
+                ResponseCode::Failure => NVTD_PAGE_RESPONSE_FAILURE,
+            },
+        }
+    }
+}
+
 impl DeviceInfo {
     pub(super) fn into_c(self) -> NvtdDeviceInfo {
         NvtdDeviceInfo {
@@ -201,6 +256,12 @@ impl From<Stats> for NvtdStats {
             invalidate_errors: stats.invalidate_errors,
             invalidate_dropped: stats.invalidate_dropped,
             memory_errors: stats.memory_errors,
+            page_requests: stats.page_requests,
+            page_requests_refused: stats.page_requests_refused,
+            page_request_overflows: stats.page_request_overflows,
+            page_responses: stats.page_responses,
+            page_responses_by_unit: stats.page_responses_by_unit,
+            page_responses_ignored: stats.page_responses_ignored,
         }
     }
 }

@@ -23,7 +23,7 @@ use std::sync::Arc;
 use crate::event::Event;
 use crate::memory::HostRam;
 use crate::translate::Diagnostic;
-use crate::unit::{Config, DeviceDescription, Request, Unit};
+use crate::unit::{Config, DeviceDescription, PageRequest, Request, Unit};
 use callbacks::Callbacks;
 use error::{guard, invalid};
 use outstruct::{read_sized, write_sized};
@@ -363,6 +363,41 @@ pub unsafe extern "C" fn nvtd_translate(
         let answer = unit.translate(device, Request::from_c(&request)?)?;
         // SAFETY: C promises that `out` is NULL or points to out->size bytes.
         unsafe { write_sized(out, "out", answer.into_c()) }
+    })
+}
+
+/// A device asks for a page, after a translation request that was answered with a
+/// recoverable fault (PCI Express PRI). The request goes into the guest's page
+/// request queue; the guest answers the group of requests later, through
+/// NvtdOps.page_response. If the guest's tables do not let the device ask, or the
+/// queue overflows, the request is dropped; if it is the last of its group the unit
+/// answers by itself, from inside this call, with NVTD_PAGE_RESPONSE_INVALID or,
+/// after an overflow, NVTD_PAGE_RESPONSE_SUCCESS. Any thread, several at once.
+///
+/// Returns 0; -EINVAL: a pointer is NULL, a `size` is wrong, a field has an unknown
+/// bit or value, or no device can ask so; -ENOENT: no such device; -EOPNOTSUPP: the
+/// unit was made without NVTD_FEATURE_PAGE_REQUEST.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn nvtd_page_request(
+    unit: *mut NvtdUnit,
+    device: u32,
+    request: *const NvtdPageRequest,
+) -> c_int {
+    guard(|| {
+        // SAFETY: C promises a live unit or NULL.
+        let unit = unsafe { unit_ref(unit) }?;
+        let default = NvtdPageRequest {
+            size: size_of::<NvtdPageRequest>(),
+            address: 0,
+            flags: 0,
+            pasid: 0,
+            group: 0,
+            reserved: 0,
+            reserved2: 0,
+        };
+        // SAFETY: C promises that `request` is NULL or holds request->size bytes.
+        let request = unsafe { read_sized(request, "request", default) }?;
+        unit.page_request(device, PageRequest::from_c(&request)?)
     })
 }
 

@@ -8,7 +8,8 @@ use crate::Result;
 use crate::ffi::dump::NvtdDump;
 use crate::ffi::error::invalid;
 use crate::ffi::types::{
-    NvtdConfig, NvtdDevice, NvtdDeviceInfo, NvtdOps, NvtdRequest, NvtdStats, NvtdTranslation,
+    NvtdConfig, NvtdDevice, NvtdDeviceInfo, NvtdOps, NvtdPageRequest, NvtdRequest, NvtdStats,
+    NvtdTranslation,
 };
 
 /// A structure of the C ABI whose first field is `size: usize`.
@@ -33,6 +34,7 @@ sized!(
     NvtdDeviceInfo,
     NvtdDump,
     NvtdOps,
+    NvtdPageRequest,
     NvtdRequest,
     NvtdStats,
     NvtdTranslation

@@ -124,6 +124,30 @@ pub const NVTD_PERMISSION_UNTRANSLATED: u32 = 0x20;
 /// not recorded; the device may send a page request and try again.
 pub const NVTD_TRANSLATION_RECOVERABLE: u32 = 1;
 
+/// NvtdPageRequest.flags: the page is to be read.
+pub const NVTD_PAGE_REQUEST_READ: u32 = 1;
+/// NvtdPageRequest.flags: the page is to be written.
+pub const NVTD_PAGE_REQUEST_WRITE: u32 = 2;
+/// NvtdPageRequest.flags: the page is to be executed. Only with PASID and READ.
+pub const NVTD_PAGE_REQUEST_EXECUTE: u32 = 4;
+/// NvtdPageRequest.flags: the page is for privileged mode. Only with PASID.
+pub const NVTD_PAGE_REQUEST_PRIVILEGED: u32 = 8;
+/// NvtdPageRequest.flags: the request has the PASID in NvtdPageRequest.pasid.
+pub const NVTD_PAGE_REQUEST_PASID: u32 = 0x10;
+/// NvtdPageRequest.flags: the last request of its group. With neither READ nor
+/// WRITE it is a stop marker, which is never answered.
+pub const NVTD_PAGE_REQUEST_LAST: u32 = 0x20;
+
+/// NvtdPageResponse.flags: NvtdPageResponse.pasid is that of the requests.
+pub const NVTD_PAGE_RESPONSE_PASID: u32 = 1;
+/// NvtdPageResponse.code: the pages are there; the device is to ask for their
+/// translations again.
+pub const NVTD_PAGE_RESPONSE_SUCCESS: u16 = 0;
+/// NvtdPageResponse.code: a page of the group is not to be had.
+pub const NVTD_PAGE_RESPONSE_INVALID: u16 = 1;
+/// NvtdPageResponse.code: the device is to stop asking for pages.
+pub const NVTD_PAGE_RESPONSE_FAILURE: u16 = 15;
+
 /// NvtdDeviceInfo.state: the unit walks the guest's tables itself (no host).
 pub const NVTD_STATE_DIRECT: u32 = 0;
 /// NvtdDeviceInfo.state: attached to the nesting parent (guest-physical
@@ -176,6 +200,12 @@ pub struct NvtdOps {
     /// back into the unit. Called on any thread that calls into the unit;
     /// nvtd_translate() and nvtd_device_info() ask for their own device only.
     pub source_id: Option<unsafe extern "C" fn(opaque: *mut c_void, tag: u64) -> u16>,
+    /// Optional. A page request group of a device is answered; *response is valid
+    /// during the call only. Called from nvtd_mmio_write() for the guest's answers,
+    /// and from nvtd_page_request() for those that the unit gives by itself. A VMM
+    /// with devices that ask for pages gives it.
+    pub page_response:
+        Option<unsafe extern "C" fn(opaque: *mut c_void, response: *const NvtdPageResponse)>,
 }
 
 /// What the unit is to be. Start from nvtd_config_default().
@@ -247,6 +277,46 @@ pub struct NvtdTranslation {
     pub diagnostic: u32,
     /// NVTD_TRANSLATION_* bits.
     pub flags: u32,
+}
+
+/// A device's request for a page (PCI Express PRI), for nvtd_page_request().
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct NvtdPageRequest {
+    /// sizeof(NvtdPageRequest).
+    pub size: usize,
+    /// Any address in the page, untranslated.
+    pub address: u64,
+    /// NVTD_PAGE_REQUEST_* bits.
+    pub flags: u32,
+    /// PASID (20 bits) with NVTD_PAGE_REQUEST_PASID, else 0.
+    pub pasid: u32,
+    /// Page request group index (9 bits).
+    pub group: u16,
+    /// Must be 0.
+    pub reserved: u16,
+    /// Must be 0.
+    pub reserved2: u32,
+}
+
+/// The answer to a page request group, given to NvtdOps.page_response.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct NvtdPageResponse {
+    /// sizeof(NvtdPageResponse).
+    pub size: usize,
+    /// NvtdDevice.tag of the device.
+    pub tag: u64,
+    /// Handle of the device.
+    pub device: u32,
+    /// NVTD_PAGE_RESPONSE_PASID or 0.
+    pub flags: u32,
+    /// PASID of the group's requests, 0 if they had none.
+    pub pasid: u32,
+    /// Page request group index.
+    pub group: u16,
+    /// One of NVTD_PAGE_RESPONSE_SUCCESS, INVALID and FAILURE.
+    pub code: u16,
 }
 
 /// State of one device, from nvtd_device_info(). Fields beyond the caller's
@@ -339,4 +409,16 @@ pub struct NvtdStats {
     pub invalidate_dropped: u64,
     /// Requests and queue fetches that found a table or the queue outside of RAM.
     pub memory_errors: u64,
+    /// Page requests given to nvtd_page_request().
+    pub page_requests: u64,
+    /// Of these, refused by the guest's tables.
+    pub page_requests_refused: u64,
+    /// Of these, dropped as the page request queue had overflowed.
+    pub page_request_overflows: u64,
+    /// Page group responses of the guest that were handed to a device.
+    pub page_responses: u64,
+    /// Page group responses that the unit gave by itself.
+    pub page_responses_by_unit: u64,
+    /// Page group responses of the guest to requesters that are not there.
+    pub page_responses_ignored: u64,
 }

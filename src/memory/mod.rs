@@ -259,6 +259,28 @@ impl GuestMemory {
         })
     }
 
+    /// Write `N` naturally aligned little-endian qwords, each atomically, in the order
+    /// of their addresses.
+    ///
+    /// # Errors
+    /// See [`MemoryError`]; some of the qwords may then have been written.
+    pub fn write_qwords<const N: usize>(
+        &self,
+        gpa: u64,
+        qwords: [u64; N],
+    ) -> core::result::Result<(), MemoryError> {
+        let mut address = gpa;
+        for qword in qwords {
+            self.with(address, 8, true, |pointer| {
+                // SAFETY: as in `read_u64`, in a writable region.
+                let target = unsafe { AtomicU64::from_ptr(pointer.cast()) };
+                target.store(qword.to_le(), Ordering::Release);
+            })?;
+            address = address.checked_add(8).ok_or(MemoryError::NotRam)?;
+        }
+        Ok(())
+    }
+
     /// Replace the qword `old` at `gpa` by `new`. False if it was not `old`.
     ///
     /// # Errors

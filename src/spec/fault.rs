@@ -28,6 +28,10 @@ pub enum FaultReason {
     InterruptPasid = 0x29,
     /// RTA.1: RTADDR.TTM has a value that is reserved or not supported.
     RootTableMode = 0x30,
+    /// RTA.3: a page request in legacy mode.
+    PageRequestLegacy = 0x32,
+    /// RTA.4: RTADDR.TTM is abort-DMA.
+    AbortDma = 0x33,
     /// SRT.1: the root entry could not be read.
     RootAccess = 0x38,
     /// SRT.2: the root entry is not present.
@@ -40,6 +44,16 @@ pub enum FaultReason {
     ContextNotPresent = 0x41,
     /// SCT.3: a reserved field of the context entry is not 0.
     ContextReserved = 0x42,
+    /// SCT.4: the context entry is programmed in a way the hardware does not support.
+    ContextInvalid = 0x43,
+    /// SCT.5: a translation, translated or page request, but DTE is clear.
+    DeviceTlbDisabled = 0x44,
+    /// SCT.6: a request with PASID, but PASIDE is clear.
+    PasidDisabled = 0x45,
+    /// SCT.7: the PASID is beyond the PASID directory.
+    PasidBeyondDirectory = 0x46,
+    /// SCT.8: a page request, but PRE is clear.
+    PageRequestDisabled = 0x47,
     /// SPD.1: the PASID directory entry could not be read.
     DirectoryAccess = 0x50,
     /// SPD.2: the PASID directory entry is not present.
@@ -85,4 +99,17 @@ impl FaultReason {
     pub fn code(self) -> u8 {
         self as u8
     }
+}
+
+/// The type of a recorded request: T1, the upper bit, and T2 of a fault recording
+/// register (11.4.7.7).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum RecordedType {
+    /// A write.
+    Write = 0b00,
+    /// A page request.
+    Page = 0b01,
+    /// A read.
+    Read = 0b10,
 }

@@ -136,4 +136,18 @@ diagnostics! {
     InterruptSourceId = 48, c"interrupt_source_id";
     /// The requester's bus is not in the range of the interrupt remapping table entry.
     InterruptSourceBus = 49, c"interrupt_source_bus";
+    /// A page request in legacy mode.
+    PageRequestLegacy = 50, c"page_request_legacy";
+    /// RTADDR.TTM is abort-DMA.
+    AbortDma = 51, c"abort_dma";
+    /// Context entry: PRE without DTE.
+    ContextPageRequest = 52, c"context_page_request";
+    /// Context entry: DTE is clear.
+    DeviceTlbDisabled = 53, c"device_tlb_disabled";
+    /// Context entry: PRE is clear.
+    PageRequestDisabled = 54, c"page_request_disabled";
+    /// Context entry: PASIDE is clear.
+    PasidDisabled = 55, c"pasid_disabled";
+    /// The PASID is beyond the PASID directory.
+    PasidBeyondDirectory = 56, c"pasid_beyond_directory";
 }

@@ -122,13 +122,14 @@ fn decode<M: TableMemory + ?Sized>(
         }
     }
     let context_table = root_entry(memory, capabilities, root, source_id)?;
-    let directory = context_entry(
+    let context = context_entry(
         memory,
         capabilities,
         context_table,
         source_id,
         fault_disable,
     )?;
+    let directory = context.directory_address();
     let table = directory_entry(memory, capabilities, directory, fault_disable)?;
     pasid_entry(memory, capabilities, table, fault_disable)
 }
@@ -177,7 +178,7 @@ fn context_entry<M: TableMemory + ?Sized>(
     table: u64,
     source_id: u16,
     fault_disable: &mut bool,
-) -> Result<u64, Fault> {
+) -> Result<ContextLow, Fault> {
     let address = entry_address(table, u64::from(source_id & 0x7f), CONTEXT_ENTRY_SIZE);
     let [low, high, upper0, upper1] = read_entry(memory, address)
         .map_err(|()| Fault::new(FaultReason::ContextAccess, Diagnostic::ContextAccess))?;
@@ -210,7 +211,83 @@ fn context_entry<M: TableMemory + ?Sized>(
             Diagnostic::ContextCapability,
         ));
     }
-    Ok(low.directory_address())
+    Ok(low)
+}
+
+/// May `source_id` send page requests, those with this PASID included (7.4.1)?
+///
+/// # Errors
+/// The fault with which they are refused.
+pub fn page_request_permitted<M: TableMemory + ?Sized>(
+    memory: &M,
+    capabilities: &Capabilities,
+    root: RootTableAddress,
+    source_id: u16,
+    pasid: Option<u32>,
+) -> Result<(), TableFault> {
+    let mut fault_disable = false;
+    page_request_faults(
+        memory,
+        capabilities,
+        root,
+        source_id,
+        pasid,
+        &mut fault_disable,
+    )
+    .map_err(|fault| TableFault {
+        fault,
+        fault_disable,
+    })
+}
+
+fn page_request_faults<M: TableMemory + ?Sized>(
+    memory: &M,
+    capabilities: &Capabilities,
+    root: RootTableAddress,
+    source_id: u16,
+    pasid: Option<u32>,
+    fault_disable: &mut bool,
+) -> Result<(), Fault> {
+    let (reason, diagnostic) = match TableMode::from(root) {
+        TableMode::Scalable => {
+            let table = root_entry(memory, capabilities, root, source_id)?;
+            let context = context_entry(memory, capabilities, table, source_id, fault_disable)?;
+            let beyond = |pasid: u32| pasid >> 13 >> context.directory_size() != 0;
+            if context.page_request() && !context.device_tlb() {
+                (FaultReason::ContextInvalid, Diagnostic::ContextPageRequest)
+            } else if !context.device_tlb() {
+                (
+                    FaultReason::DeviceTlbDisabled,
+                    Diagnostic::DeviceTlbDisabled,
+                )
+            } else if !context.page_request() {
+                (
+                    FaultReason::PageRequestDisabled,
+                    Diagnostic::PageRequestDisabled,
+                )
+            } else if pasid.is_some() && !context.pasid_enable() {
+                (FaultReason::PasidDisabled, Diagnostic::PasidDisabled)
+            } else if pasid.is_some_and(beyond) {
+                (
+                    FaultReason::PasidBeyondDirectory,
+                    Diagnostic::PasidBeyondDirectory,
+                )
+            } else {
+                return Ok(());
+            }
+        }
+        TableMode::Legacy => (
+            FaultReason::PageRequestLegacy,
+            Diagnostic::PageRequestLegacy,
+        ),
+        TableMode::AbortDma if capabilities.ecap.abort_dma() => {
+            (FaultReason::AbortDma, Diagnostic::AbortDma)
+        }
+        TableMode::Reserved | TableMode::AbortDma => {
+            (FaultReason::RootTableMode, Diagnostic::TableMode)
+        }
+    };
+    Err(Fault::new(reason, diagnostic))
 }
 
 fn directory_entry<M: TableMemory + ?Sized>(

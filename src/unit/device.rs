@@ -80,6 +80,11 @@ impl Device {
         }
     }
 
+    /// The VMM's name for it.
+    pub fn tag(&self) -> u64 {
+        self.tag
+    }
+
     /// The requester ID as it was last asked for.
     pub fn source_id(&self) -> u16 {
         self.source_id.load(Ordering::Relaxed)
@@ -152,6 +157,14 @@ impl Devices {
         self.by_handle
             .remove(&handle)
             .ok_or_else(|| unknown(handle))
+    }
+
+    /// The device with this requester ID, and its handle.
+    pub fn find(&self, source_id: u16) -> Option<(u32, Arc<Device>)> {
+        self.by_handle
+            .iter()
+            .find(|(_, device)| device.source_id() == source_id)
+            .map(|(&handle, device)| (handle, Arc::clone(device)))
     }
 
     /// Every device, for work that must not hold the table.

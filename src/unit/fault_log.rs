@@ -3,7 +3,7 @@
 use super::config::FAULT_RECORDS;
 use super::outbox::Outbox;
 use super::signal::Signal;
-use crate::spec::fault::FaultReason;
+use crate::spec::fault::{FaultReason, RecordedType};
 use crate::spec::registers::{FaultRecordHigh, FaultRecordLow, FaultStatus};
 
 /// A refused request, as it is recorded.
@@ -12,7 +12,10 @@ pub(super) struct Refused {
     pub source_id: u16,
     pub address: u64,
     pub reason: FaultReason,
-    pub write: bool,
+    pub kind: RecordedType,
+    pub pasid: Option<u32>,
+    pub execute: bool,
+    pub privileged: bool,
 }
 
 /// The log and the errors that share its status register and interrupt.
@@ -93,8 +96,13 @@ impl FaultLog {
             FaultRecordLow::new().with_page(refused.address >> 12),
             FaultRecordHigh::new()
                 .with_source_id(refused.source_id)
+                .with_type2(refused.kind as u8 & 0b01 != 0)
+                .with_privileged(refused.privileged)
+                .with_execute(refused.execute)
+                .with_pasid_present(refused.pasid.is_some())
                 .with_reason(refused.reason.code())
-                .with_read(!refused.write)
+                .with_pasid(refused.pasid.unwrap_or(0))
+                .with_read(refused.kind as u8 & 0b10 != 0)
                 .with_fault(true),
         );
         if nothing_pending {

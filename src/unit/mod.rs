@@ -45,6 +45,7 @@ pub use binding::BindingState;
 pub use config::{Config, Features, HostKind, Inject};
 pub use device::{DeviceDescription, DeviceInfo};
 pub use dump::Dump;
+pub use page_requests::PageRequest;
 pub use stats::{DESCRIPTOR_TYPES, Stats};
 pub use translate::{Answer, Request, RequestKind};
 

@@ -3,12 +3,13 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::event::Event;
-use crate::vmm::{LogLevel, Vmm};
+use crate::vmm::{LogLevel, PageResponse, Vmm};
 
 enum Message {
     Msi { address: u64, data: u32 },
     Log { level: LogLevel, text: String },
     Event { event: Event, arguments: [u64; 3] },
+    PageResponse(PageResponse),
 }
 
 /// Messages in the order they came up. A call makes a bounded number of them: a
@@ -28,6 +29,10 @@ impl Outbox {
 
     pub fn msi(&mut self, address: u64, data: u32) {
         self.messages.push(Message::Msi { address, data });
+    }
+
+    pub fn page_response(&mut self, response: PageResponse) {
+        self.messages.push(Message::PageResponse(response));
     }
 
     /// A trace event; arguments that it does not have are 0.
@@ -67,6 +72,7 @@ impl Outbox {
                     event,
                     arguments: [a, b, c],
                 } => vmm.event(event, a, b, c),
+                Message::PageResponse(response) => vmm.page_response(response),
             }
         }
         msis

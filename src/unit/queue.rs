@@ -117,12 +117,17 @@ impl Unit {
                 self.submit(state, batch, out);
                 self.complete_wait(state, status, interrupt, out);
             }
+            Descriptor::PageGroupResponse {
+                source_id,
+                pasid,
+                code,
+                group,
+            } => self.page_group_response(source_id, pasid, group, code, out),
             // Nothing is cached outside the host, which flushes device TLBs along
-            // with its own; there are no interrupt entries and no page requests.
+            // with its own; there are no interrupt entries.
             Descriptor::DeviceTlb { .. }
             | Descriptor::PasidDeviceTlb { .. }
-            | Descriptor::InterruptEntryCache { .. }
-            | Descriptor::PageGroupResponse { .. } => {}
+            | Descriptor::InterruptEntryCache { .. } => {}
         }
     }
 

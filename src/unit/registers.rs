@@ -4,7 +4,7 @@ use super::fault_log::FaultLog;
 use super::interrupts::Interrupts;
 use super::outbox::Outbox;
 use super::page_requests::PageRequests;
-use super::regmap::{Register, Source, locate};
+use super::regmap::{Register, Source, Target, locate};
 use super::signal::Signal;
 use super::{State, Unit};
 use crate::event::Event;
@@ -72,6 +72,7 @@ impl Unit {
         size: u32,
         out: &mut Outbox,
     ) -> u64 {
+        let locate = |at, size| self.locate(at, size);
         if let Some(target) = locate(offset, size) {
             return (self.read_register(state, target.register) & target.mask) >> target.shift;
         }
@@ -90,9 +91,14 @@ impl Unit {
 
     /// The register at `offset`, for a dump: nothing is counted. 0 for none.
     pub(super) fn peek_window(&self, state: &State, offset: u64, size: u32) -> u64 {
-        locate(offset, size).map_or(0, |target| {
+        self.locate(offset, size).map_or(0, |target| {
             (self.read_register(state, target.register) & target.mask) >> target.shift
         })
+    }
+
+    /// What an access means in this unit.
+    fn locate(&self, offset: u64, size: u32) -> Option<Target> {
+        locate(offset, size).filter(|target| target.register.is_offered(self.capabilities.ecap))
     }
 
     fn ignored(&self, offset: u64, size: u32, value: u64, out: &mut Outbox) {
@@ -145,7 +151,7 @@ impl Unit {
         value: u64,
         out: &mut Outbox,
     ) {
-        match locate(offset, size) {
+        match self.locate(offset, size) {
             Some(target) => {
                 let written = (value << target.shift) & target.mask;
                 self.write_register(state, target.register, written, target.mask, out);
@@ -225,7 +231,7 @@ impl Unit {
             | Register::PageQueueTail
             | Register::PageQueueAddress
             | Register::PageRequestStatus => {
-                self.write_page_queue(state, register, written, mask, out);
+                self.write_page_queue(state, register, written, mask);
             }
             Register::Version
             | Register::Capability

@@ -2,7 +2,7 @@
 //! means. Odd accesses are sorted out here, once.
 
 use super::config::FAULT_RECORDS;
-use crate::spec::registers::offset;
+use crate::spec::registers::{Ecap, offset};
 
 /// A register of the window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,6 +30,20 @@ pub(super) enum Register {
     IotlbInvalidate,
     FaultRecordLow(usize),
     FaultRecordHigh(usize),
+}
+
+impl Register {
+    /// Is the register there? One whose capability is not reported is reserved.
+    pub fn is_offered(self, ecap: Ecap) -> bool {
+        match self {
+            PageQueueHead
+            | PageQueueTail
+            | PageQueueAddress
+            | PageRequestStatus
+            | Event(PageRequest, _) => ecap.page_request(),
+            _ => true,
+        }
+    }
 }
 
 /// Which interrupt an event register belongs to.

@@ -88,6 +88,18 @@ counters! {
     invalidate_dropped,
     /// Requests and queue fetches that found a table or the queue outside of RAM.
     memory_errors,
+    /// Page requests of devices.
+    page_requests,
+    /// Of these, refused by the guest's tables.
+    page_requests_refused,
+    /// Of these, dropped as the page request queue had overflowed.
+    page_request_overflows,
+    /// Page group responses of the guest handed to a device.
+    page_responses,
+    /// Page group responses that the unit gave by itself.
+    page_responses_by_unit,
+    /// Page group responses of the guest to requesters that are not there.
+    page_responses_ignored,
 }
 
 impl Counters {

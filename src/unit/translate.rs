@@ -7,7 +7,7 @@ use super::outbox::Outbox;
 use crate::event::Event;
 use crate::host::HostDevice;
 use crate::host::soft::hardware::{Dma, DmaFault};
-use crate::spec::fault::FaultReason;
+use crate::spec::fault::{FaultReason, RecordedType};
 use crate::spec::{INTERRUPT_RANGE_FIRST, INTERRUPT_RANGE_LAST, PAGE_SIZE};
 use crate::translate::tables::{Stages, TableFault};
 use crate::translate::walk::walk;
@@ -262,7 +262,14 @@ impl Unit {
             source_id,
             address: request.address,
             reason,
-            write: request.write,
+            kind: if request.write {
+                RecordedType::Write
+            } else {
+                RecordedType::Read
+            },
+            pasid: request.pasid,
+            execute: request.execute,
+            privileged: request.privileged,
         };
         if !self.state.lock().registers.faults.record(refused, out) {
             self.counters.fault_overflows.add(1);

@@ -47,6 +47,15 @@ static void on_event(void *opaque, uint32_t event, uint64_t a, uint64_t b, uint6
     reenter(g);
 }
 
+static void on_page_response(void *opaque, const NvtdPageResponse *response)
+{
+    struct guest *g = opaque;
+
+    g->last_response = *response;
+    __atomic_fetch_add(&g->responses, 1, __ATOMIC_RELAXED);
+    reenter(g);
+}
+
 struct guest *guest_new(uint32_t host, uint32_t inject)
 {
     NvtdConfig config = { .size = sizeof(config) };
@@ -60,7 +69,11 @@ struct guest *guest_new(uint32_t host, uint32_t inject)
 struct guest *guest_new_with(const NvtdConfig *config)
 {
     struct guest *g = calloc(1, sizeof(*g));
-    NvtdOps ops = { .size = sizeof(ops), .msi = on_msi, .log = on_log, .event = on_event };
+    NvtdOps ops = { .size = sizeof(ops),
+                    .msi = on_msi,
+                    .log = on_log,
+                    .event = on_event,
+                    .page_response = on_page_response };
 
     assert_non_null(g);
     assert_int_equal(nvtd_unit_create(config, &ops, g, &g->unit), 0);

@@ -62,6 +62,8 @@ struct guest {
 
     unsigned msis;
     struct msi last_msi;
+    unsigned responses;
+    NvtdPageResponse last_response;
     unsigned log_lines;
     unsigned events;
 };

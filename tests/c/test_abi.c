@@ -47,7 +47,7 @@ static void layouts_stay(void **state)
     assert_int_equal(sizeof(NvtdConfig), 32);
     assert_int_equal(offsetof(NvtdConfig, features), 16);
     assert_int_equal(offsetof(NvtdConfig, address_width), 24);
-    assert_int_equal(sizeof(NvtdOps), 40);
+    assert_int_equal(sizeof(NvtdOps), 48);
     assert_int_equal(offsetof(NvtdOps, source_id), 32);
     assert_int_equal(sizeof(NvtdDevice), 24);
     assert_int_equal(offsetof(NvtdDevice, flags), 20);
@@ -56,6 +56,10 @@ static void layouts_stay(void **state)
     assert_int_equal(offsetof(NvtdDeviceInfo, stale_uses), 64);
     assert_int_equal(sizeof(NvtdDump), 40);
     assert_int_equal(offsetof(NvtdDump, address), 24);
+    assert_int_equal(sizeof(NvtdPageRequest), 32);
+    assert_int_equal(offsetof(NvtdPageRequest, group), 24);
+    assert_int_equal(sizeof(NvtdPageResponse), 32);
+    assert_int_equal(offsetof(NvtdPageResponse, code), 30);
     assert_int_equal(sizeof(NvtdRequest), 24);
     assert_int_equal(sizeof(NvtdTranslation), 40);
     assert_int_equal(offsetof(NvtdTranslation, fault), 28);

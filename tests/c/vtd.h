@@ -29,6 +29,15 @@
 #define REG_IEUADDR 0xac
 #define REG_IQERCD 0xb0
 
+#define REG_PQH 0xc0
+#define REG_PQT 0xc8
+#define REG_PQA 0xd0
+#define REG_PRS 0xdc
+#define REG_PECTL 0xe0
+#define REG_PEDATA 0xe4
+#define REG_PEADDR 0xe8
+#define REG_PEUADDR 0xec
+
 #define CMD_TE (1u << 31)
 #define CMD_SRTP (1u << 30)
 #define CMD_QIE (1u << 26)
@@ -46,7 +55,9 @@
 #define ECAP_IR (1ull << 3)
 #define ECAP_PT (1ull << 6)
 #define ECAP_NEST (1ull << 26)
+#define ECAP_PRS (1ull << 29)
 #define ECAP_PASID (1ull << 40)
+#define ECAP_PDS (1ull << 42)
 #define ECAP_SMTS (1ull << 43)
 #define ECAP_SSTS (1ull << 46)
 #define ECAP_FSTS (1ull << 47)
@@ -63,6 +74,8 @@
 #define EVENT_IM (1u << 31)
 #define EVENT_IP (1u << 30)
 #define ICS_IWC 1u
+#define PRS_PPR 1u
+#define PRS_PRO 2u
 
 /* IQERCD.IQEI (VT-d 11.4.9.9). */
 #define IQEI_TAIL 1
@@ -84,6 +97,7 @@
 #define FAULT_ROOT_PRESENT 0x39
 #define FAULT_CONTEXT_PRESENT 0x41
 #define FAULT_CONTEXT_RESERVED 0x42
+#define FAULT_PAGE_REQUEST_DISABLED 0x47
 #define FAULT_PASID_DIRECTORY_PRESENT 0x51
 #define FAULT_PASID_ENTRY_PRESENT 0x59
 #define FAULT_PASID_ENTRY_RESERVED 0x5a
@@ -100,6 +114,9 @@
 /* Scalable-mode context entry, PASID directory and table entry (VT-d 9.4 to 9.6). */
 #define PRESENT 1ull
 #define CONTEXT_PDTS(pdts) ((uint64_t)(pdts) << 9)
+#define CONTEXT_DTE (1ull << 2)
+#define CONTEXT_PASIDE (1ull << 3)
+#define CONTEXT_PRE (1ull << 4)
 #define PASID_FPD (1ull << 1)
 #define PASID_AW48 (2ull << 2)
 #define PASID_PGTT(pgtt) ((uint64_t)(pgtt) << 6)
@@ -144,5 +161,17 @@
 #define QI_PASID_GLOBAL (7ull | 3ull << 4)
 #define QI_PASID_DEVICE_TLB(sid, pasid) (8ull | (uint64_t)(sid) << 16 | (uint64_t)(pasid) << 32)
 #define QI_PAGE_RESPONSE(rid) (9ull | (uint64_t)(rid) << 16)
+#define QI_PAGE_RESPONSE_PASID(pasid) (1ull << 4 | (uint64_t)(pasid) << 32)
+#define QI_PAGE_RESPONSE_CODE(code) ((uint64_t)(code) << 12)
+#define QI_PAGE_RESPONSE_GROUP(group) ((uint64_t)(group) << 3) /* second quadword */
+
+/* Page request descriptor (VT-d 7.4.1.1). */
+#define PAGE_REQUEST_SIZE 32
+#define PAGE_REQUEST(rid) (1ull | (uint64_t)(rid) << 16)
+#define PAGE_REQUEST_PASID(pasid) (1ull << 8 | (uint64_t)(pasid) << 32)
+#define PAGE_REQUEST_RD (1ull << 0) /* second quadword from here */
+#define PAGE_REQUEST_WR (1ull << 1)
+#define PAGE_REQUEST_LPIG (1ull << 2)
+#define PAGE_REQUEST_GROUP(group) ((uint64_t)(group) << 3)
 
 #endif

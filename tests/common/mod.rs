@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use nested_vtd::event::Event;
 use nested_vtd::unit::{Config, DeviceDescription, HostKind, Unit};
-use nested_vtd::vmm::{LogLevel, Vmm};
+use nested_vtd::vmm::{LogLevel, PageResponse, Vmm};
 
 /// A VMM that takes notes.
 #[derive(Default)]
@@ -14,6 +14,7 @@ pub struct Notes {
     pub msis: Mutex<Vec<(u64, u32)>>,
     pub events: Mutex<Vec<(Event, [u64; 3])>>,
     pub lines: Mutex<Vec<String>>,
+    pub responses: Mutex<Vec<PageResponse>>,
 }
 
 impl Vmm for Notes {
@@ -27,6 +28,10 @@ impl Vmm for Notes {
 
     fn event(&self, event: Event, a: u64, b: u64, c: u64) {
         self.events.lock().unwrap().push((event, [a, b, c]));
+    }
+
+    fn page_response(&self, response: PageResponse) {
+        self.responses.lock().unwrap().push(response);
     }
 }
 

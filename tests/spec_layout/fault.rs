@@ -1,6 +1,6 @@
 //! Fault reasons (section 7.1.3).
 
-use nested_vtd::spec::fault::FaultReason;
+use nested_vtd::spec::fault::{FaultReason, RecordedType};
 
 // The names beside the codes are VirtualBox's, which still says SFL and SSL for SFS and
 // SSS. Linux has a sentence for each code but 0x91, which QEMU has.
@@ -16,12 +16,19 @@ codes! {
     InterruptSource = 0x26;
     InterruptPasid = 0x29; // VirtualBox only
     RootTableMode = 0x30; // RTA.1
+    PageRequestLegacy = 0x32; // RTA.3
+    AbortDma = 0x33; // RTA.4
     RootAccess = 0x38; // SRT.1
     RootNotPresent = 0x39; // SRT.2
     RootReserved = 0x3a; // SRT.3
     ContextAccess = 0x40; // SCT.1
     ContextNotPresent = 0x41; // SCT.2
     ContextReserved = 0x42; // SCT.3
+    ContextInvalid = 0x43; // SCT.4
+    DeviceTlbDisabled = 0x44; // SCT.5
+    PasidDisabled = 0x45; // SCT.6
+    PasidBeyondDirectory = 0x46; // SCT.7
+    PageRequestDisabled = 0x47; // SCT.8
     DirectoryAccess = 0x50; // SPD.1
     DirectoryNotPresent = 0x51; // SPD.2
     DirectoryReserved = 0x52; // SPD.3
@@ -40,6 +47,14 @@ codes! {
     NoWrite = 0x85; // SGN.6
     InterruptRange = 0x87; // SGN.8
     AccessedDirty = 0x91; // SFS.10
+}
+
+// 11.4.7.7. VirtualBox names all types; Linux takes T1 for "read".
+codes! {
+    recorded_type: RecordedType;
+    Write = 0x0;
+    Page = 0x1;
+    Read = 0x2;
 }
 
 #[test]
