@@ -377,6 +377,29 @@
 #define NVTD_DUMP_TABLES 3
 
 /**
+ * NvtdMsi.flags: only look. No fault is recorded, nothing is counted or cached.
+ */
+#define NVTD_MSI_DEBUG 1
+
+/**
+ * NvtdMsi.flags: the write has the PASID in NvtdMsi.pasid. It is no interrupt request
+ * then and always refused.
+ */
+#define NVTD_MSI_PASID 2
+
+/**
+ * NvtdMsi.flags: do not compare source_id with the table entry (SVT), for a VMM that
+ * cannot tell the requester. With it any requester may use any entry.
+ */
+#define NVTD_MSI_UNVERIFIED 4
+
+/**
+ * NvtdMsiAnswer.flags: the interrupt is that of a table entry. Without it, and
+ * without a fault, the request is to be delivered as it is.
+ */
+#define NVTD_MSI_REMAPPED 1
+
+/**
  * One remapping unit: opaque, made by nvtd_unit_create() and ended by
  * nvtd_unit_destroy().
  */
@@ -467,7 +490,8 @@ typedef struct NvtdOps {
   /**
    * Required. Deliver a message-signalled interrupt: write `data` (32 bits) to
    * `address`. Called from nvtd_mmio_write() (invalidation and fault events)
-   * and from nvtd_translate() (fault events), so possibly on any thread.
+   * and from nvtd_translate() and nvtd_remap_msi() (fault events), so possibly on
+   * any thread.
    */
   void (*msi)(void *opaque, uint64_t address, uint32_t data);
   /**
@@ -492,6 +516,15 @@ typedef struct NvtdOps {
    * nvtd_translate() and nvtd_device_info() ask for their own device only.
    */
   uint16_t (*source_id)(void *opaque, uint64_t tag);
+  /**
+   * Optional. What nvtd_remap_msi() answered is to be forgotten and asked for
+   * again: every answer if `global` is 1, else (0) those to requests whose table
+   * index is in the block of 2^mask entries, aligned to that number, that `index` is
+   * in. `mask` is 0 to 15. Called from nvtd_mmio_write() when the guest invalidates
+   * interrupt entries, sets another table or switches interrupt remapping, and from
+   * nvtd_unit_reset(). A VMM that keeps answers, as for KVM's routes, gives it.
+   */
+  void (*iec_invalidate)(void *opaque, uint32_t global, uint32_t index, uint32_t mask);
   /**
    * Optional. A page request group of a device is answered; *response is valid
    * during the call only. Called from nvtd_mmio_write() for the guest's answers,
@@ -808,6 +841,19 @@ typedef struct NvtdStats {
    * Page group responses of the guest to requesters that are not there.
    */
   uint64_t page_responses_ignored;
+  /**
+   * Interrupt requests given to nvtd_remap_msi(), those with NVTD_MSI_DEBUG
+   * excepted.
+   */
+  uint64_t interrupts;
+  /**
+   * Of these, answered from the interrupt entry cache.
+   */
+  uint64_t interrupt_cache_hits;
+  /**
+   * Of these, refused with a fault.
+   */
+  uint64_t interrupt_faults;
 } NvtdStats;
 
 /**
@@ -843,6 +889,74 @@ typedef struct NvtdDump {
    */
   uint64_t last;
 } NvtdDump;
+
+/**
+ * An interrupt request, for nvtd_remap_msi(): a write of 32 bits to the interrupt
+ * range.
+ */
+typedef struct NvtdMsi {
+  /**
+   * sizeof(NvtdMsi).
+   */
+  size_t size;
+  /**
+   * Address the requester writes to.
+   */
+  uint64_t address;
+  /**
+   * What it writes.
+   */
+  uint32_t data;
+  /**
+   * The requester (bus << 8 | devfn); an I/O APIC or HPET has one, too.
+   */
+  uint16_t source_id;
+  /**
+   * Must be 0.
+   */
+  uint16_t reserved;
+  /**
+   * NVTD_MSI_DEBUG, NVTD_MSI_PASID and NVTD_MSI_UNVERIFIED.
+   */
+  uint32_t flags;
+  /**
+   * PASID (20 bits) with NVTD_MSI_PASID, else 0.
+   */
+  uint32_t pasid;
+} NvtdMsi;
+
+/**
+ * Answer of nvtd_remap_msi(). Fields beyond the caller's `size` are left out.
+ */
+typedef struct NvtdMsiAnswer {
+  /**
+   * sizeof(NvtdMsiAnswer), set by the caller.
+   */
+  size_t size;
+  /**
+   * Address of the interrupt: destination ID bits 7:0 in bits 19:12 and bits 31:8 in
+   * bits 63:40, redirection hint in bit 3, destination mode in bit 2. 0 with a fault.
+   */
+  uint64_t address;
+  /**
+   * Its data: vector in bits 7:0, delivery mode in bits 10:8, level in bit 14, trigger
+   * mode in bit 15. 0 with a fault.
+   */
+  uint32_t data;
+  /**
+   * 0, or the fault reason (VT-d 7.1.3) with which the request was refused: no
+   * interrupt is to be delivered.
+   */
+  uint32_t fault;
+  /**
+   * 0, or a finer reason, named by nvtd_diagnostic_name().
+   */
+  uint32_t diagnostic;
+  /**
+   * NVTD_MSI_REMAPPED or 0.
+   */
+  uint32_t flags;
+} NvtdMsiAnswer;
 
 #ifdef __cplusplus
 extern "C" {
@@ -1063,6 +1177,24 @@ int nvtd_dump(struct NvtdUnit *unit,
               const struct NvtdDump *what,
               void (*line)(void *opaque, const char *text),
               void *opaque);
+
+/**
+ * What becomes of an interrupt request, that is of a 32-bit write by a device or an
+ * I/O APIC to an address from 0xfee00000 to 0xfeefffff? A request that is refused is
+ * no error: the call returns 0, out->fault holds the reason, and the fault has been
+ * recorded and, if the guest wants it, signalled (not with NVTD_MSI_DEBUG). While the
+ * guest has interrupt remapping off every request is to be delivered as it is,
+ * whatever its address. While it is on, one with an address outside of the range is
+ * refused. The unit's own interrupts (NvtdOps.msi) are not remapped and must not be
+ * asked. Any thread, several at once; no lock of the VMM is needed. The answer holds
+ * until NvtdOps.iec_invalidate is called for it.
+ *
+ * Returns 0, or -EINVAL: a pointer is NULL, a `size` is wrong, request->flags has an
+ * unknown bit, or a field that must be 0 is not.
+ */
+int nvtd_remap_msi(struct NvtdUnit *unit,
+                   const struct NvtdMsi *request,
+                   struct NvtdMsiAnswer *out);
 
 #ifdef __cplusplus
 }  // extern "C"

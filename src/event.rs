@@ -91,6 +91,19 @@ events! {
     PageResponse = 27, c"page_response";
     /// A page group response names no device: source ID, group index.
     PageResponseIgnored = 28, c"page_response_ignored";
+    /// The guest set the interrupt remapping table: IRTA.
+    InterruptTable = 29, c"interrupt_table";
+    /// Interrupt remapping or compatibility-format interrupts were switched: GSTS.IRES,
+    /// GSTS.CFIS.
+    InterruptEnable = 30, c"interrupt_enable";
+    /// An interrupt request was remapped: source ID | index << 32, address, data.
+    Interrupt = 31, c"interrupt";
+    /// An interrupt request was refused: source ID | index << 32, address of the
+    /// request, reason | diagnostic << 8.
+    InterruptFault = 32, c"interrupt_fault";
+    /// What interrupt requests were remapped to is forgotten: 1 if everything, else 0
+    /// and index, log2 of the number of entries.
+    InterruptInvalidate = 33, c"interrupt_invalidate";
 }
 
 #[cfg(test)]

@@ -47,6 +47,13 @@ pub trait Vmm: Send + Sync {
         true
     }
 
+    /// What interrupt requests were remapped to is to be forgotten: everything, or
+    /// that of the 2^mask table entries, aligned to their number, with the index in
+    /// them. `Unit::remap_msi` answers anew.
+    fn iec_invalidate(&self, range: Option<(u16, u8)>) {
+        let _ = range;
+    }
+
     /// A page request group of a device is answered.
     fn page_response(&self, response: PageResponse) {
         let _ = response;

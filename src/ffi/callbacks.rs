@@ -35,6 +35,7 @@ impl Callbacks {
             log: None,
             event: None,
             source_id: None,
+            iec_invalidate: None,
             page_response: None,
         };
         // SAFETY: as promised by the caller.
@@ -73,6 +74,21 @@ impl Vmm for Callbacks {
 
     fn wants_events(&self) -> bool {
         self.ops.event.is_some()
+    }
+
+    fn iec_invalidate(&self, range: Option<(u16, u8)>) {
+        if let Some(callback) = self.ops.iec_invalidate {
+            let (index, mask) = range.unwrap_or_default();
+            // SAFETY: the header's contract for callbacks.
+            unsafe {
+                callback(
+                    self.opaque,
+                    range.is_none().into(),
+                    index.into(),
+                    mask.into(),
+                );
+            }
+        }
     }
 
     fn page_response(&self, response: PageResponse) {

@@ -12,7 +12,7 @@ use crate::unit::{
 use crate::vmm::PageResponse;
 
 /// Refuse bits that are not defined.
-fn only(name: &str, value: u64, known: u64) -> Result<()> {
+pub(super) fn only(name: &str, value: u64, known: u64) -> Result<()> {
     if value & !known == 0 {
         return Ok(());
     }
@@ -262,6 +262,9 @@ impl From<Stats> for NvtdStats {
             page_responses: stats.page_responses,
             page_responses_by_unit: stats.page_responses_by_unit,
             page_responses_ignored: stats.page_responses_ignored,
+            interrupts: stats.interrupts,
+            interrupt_cache_hits: stats.interrupt_cache_hits,
+            interrupt_faults: stats.interrupt_faults,
         }
     }
 }

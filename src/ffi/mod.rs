@@ -13,6 +13,7 @@ mod callbacks;
 mod convert;
 pub mod dump;
 mod error;
+pub mod interrupt;
 mod outstruct;
 mod panic;
 pub mod types;

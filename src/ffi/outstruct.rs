@@ -7,6 +7,7 @@
 use crate::Result;
 use crate::ffi::dump::NvtdDump;
 use crate::ffi::error::invalid;
+use crate::ffi::interrupt::{NvtdMsi, NvtdMsiAnswer};
 use crate::ffi::types::{
     NvtdConfig, NvtdDevice, NvtdDeviceInfo, NvtdOps, NvtdPageRequest, NvtdRequest, NvtdStats,
     NvtdTranslation,
@@ -33,6 +34,8 @@ sized!(
     NvtdDevice,
     NvtdDeviceInfo,
     NvtdDump,
+    NvtdMsi,
+    NvtdMsiAnswer,
     NvtdOps,
     NvtdPageRequest,
     NvtdRequest,

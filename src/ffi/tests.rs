@@ -33,6 +33,7 @@ fn a_panic_is_told_to_the_log_of_units_that_live() {
         log: Some(log),
         event: None,
         source_id: None,
+        iec_invalidate: None,
         page_response: None,
     };
     let mut unit = core::ptr::null_mut();

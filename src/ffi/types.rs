@@ -181,7 +181,8 @@ pub struct NvtdOps {
     pub size: usize,
     /// Required. Deliver a message-signalled interrupt: write `data` (32 bits) to
     /// `address`. Called from nvtd_mmio_write() (invalidation and fault events)
-    /// and from nvtd_translate() (fault events), so possibly on any thread.
+    /// and from nvtd_translate() and nvtd_remap_msi() (fault events), so possibly on
+    /// any thread.
     pub msi: Option<unsafe extern "C" fn(opaque: *mut c_void, address: u64, data: u32)>,
     /// Optional. One line of text for the operator, without a newline; `level` is
     /// one of NVTD_LOG_*. The text is valid during the call only. Lines that a
@@ -200,6 +201,14 @@ pub struct NvtdOps {
     /// back into the unit. Called on any thread that calls into the unit;
     /// nvtd_translate() and nvtd_device_info() ask for their own device only.
     pub source_id: Option<unsafe extern "C" fn(opaque: *mut c_void, tag: u64) -> u16>,
+    /// Optional. What nvtd_remap_msi() answered is to be forgotten and asked for
+    /// again: every answer if `global` is 1, else (0) those to requests whose table
+    /// index is in the block of 2^mask entries, aligned to that number, that `index` is
+    /// in. `mask` is 0 to 15. Called from nvtd_mmio_write() when the guest invalidates
+    /// interrupt entries, sets another table or switches interrupt remapping, and from
+    /// nvtd_unit_reset(). A VMM that keeps answers, as for KVM's routes, gives it.
+    pub iec_invalidate:
+        Option<unsafe extern "C" fn(opaque: *mut c_void, global: u32, index: u32, mask: u32)>,
     /// Optional. A page request group of a device is answered; *response is valid
     /// during the call only. Called from nvtd_mmio_write() for the guest's answers,
     /// and from nvtd_page_request() for those that the unit gives by itself. A VMM
@@ -421,4 +430,11 @@ pub struct NvtdStats {
     pub page_responses_by_unit: u64,
     /// Page group responses of the guest to requesters that are not there.
     pub page_responses_ignored: u64,
+    /// Interrupt requests given to nvtd_remap_msi(), those with NVTD_MSI_DEBUG
+    /// excepted.
+    pub interrupts: u64,
+    /// Of these, answered from the interrupt entry cache.
+    pub interrupt_cache_hits: u64,
+    /// Of these, refused with a fault.
+    pub interrupt_faults: u64,
 }

@@ -143,6 +143,10 @@ pub struct DeviceTlbHigh {
     pub page: u64,
 }
 
+/// Largest IM of an interrupt-entry-cache invalidate: ECAP.MHMV has 4 bits, and tables
+/// 2^16 entries.
+pub const MAX_HANDLE_MASK: u8 = 15;
+
 /// Interrupt-entry-cache invalidate, type 4, low qword (6.5.2.7). The high one is
 /// reserved.
 #[bitfield(u64)]
@@ -516,7 +520,11 @@ fn device_tlb(low: u64, high: u64) -> Result<Descriptor, QueueErrorInfo> {
 fn interrupt_entry_cache(low: u64, high: u64) -> Result<Descriptor, QueueErrorInfo> {
     let d = InterruptEntryCacheLow::from_bits(low);
     let range = d.by_index().then(|| (d.index(), d.index_mask()));
-    let reserved = d.reserved0() != 0 || d.reserved1() != 0 || d.reserved2() != 0 || high != 0;
+    let reserved = d.reserved0() != 0
+        || d.reserved1() != 0
+        || d.reserved2() != 0
+        || high != 0
+        || range.is_some_and(|(_, mask)| mask > MAX_HANDLE_MASK);
     unless(reserved, Descriptor::InterruptEntryCache { range })
 }
 

@@ -2,6 +2,7 @@
 
 use bitfield_struct::bitfield;
 
+use crate::spec::descriptors::MAX_HANDLE_MASK;
 use crate::spec::registers::{Cap, Ecap, offset};
 use crate::translate::tables::Capabilities;
 use crate::{Error, Result};
@@ -302,7 +303,11 @@ impl Config {
             .with_pass_through(f.pass_through())
             .with_snoop_control(f.snoop_control())
             .with_iotlb_offset((offset::IVA >> 4) as u16)
-            .with_max_handle_mask(if f.interrupt_remapping() { 15 } else { 0 })
+            .with_max_handle_mask(if f.interrupt_remapping() {
+                MAX_HANDLE_MASK
+            } else {
+                0
+            })
             .with_nested(f.nested())
             .with_page_request(f.page_request())
             .with_execute_request(f.execute_request())

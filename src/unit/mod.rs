@@ -29,6 +29,8 @@ use parking_lot::{Mutex, RwLock};
 use crate::event::Event;
 use crate::host::Host;
 use crate::host::soft::SoftHost;
+use crate::interrupt;
+use crate::interrupt::cache::EntryCache;
 use crate::memory::{GuestMemory, HostRam};
 use crate::spec::registers::RootTableAddress;
 use crate::translate::tables::Capabilities;
@@ -65,6 +67,10 @@ pub struct Unit {
     devices: RwLock<Devices>,
     /// What translation needs of the registers; written under the state's lock.
     control: RwLock<Control>,
+    /// What interrupt remapping needs of the registers; written under the state's
+    /// lock.
+    interrupts: RwLock<interrupt::Control>,
+    interrupt_entries: EntryCache,
     state: Mutex<State>,
     counters: Counters,
     log_budget: LogBudget,
@@ -120,6 +126,8 @@ impl Unit {
             hardware,
             devices: RwLock::default(),
             control: RwLock::default(),
+            interrupts: RwLock::default(),
+            interrupt_entries: EntryCache::default(),
             state: Mutex::new(State {
                 registers: Registers::default(),
                 hwpts: SharedHwpts::default(),
@@ -157,6 +165,7 @@ impl Unit {
             out.event(Event::Reset, [0; 3]);
             state.registers = Registers::default();
             *self.control.write() = Control::default();
+            self.reset_interrupts(out);
             self.sync_all(state, out);
         });
         self.devices.read().clear_counters();
@@ -184,6 +193,7 @@ impl Unit {
         if let Some(host) = &self.host {
             host.ram_removed();
         }
+        self.interrupt_entries.invalidate_all();
         self.vmm.event(Event::RamRemove, gpa, size, 0);
         Ok(())
     }

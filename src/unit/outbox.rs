@@ -10,6 +10,7 @@ enum Message {
     Log { level: LogLevel, text: String },
     Event { event: Event, arguments: [u64; 3] },
     PageResponse(PageResponse),
+    InterruptEntries(Option<(u16, u8)>),
 }
 
 /// Messages in the order they came up. A call makes a bounded number of them: a
@@ -33,6 +34,17 @@ impl Outbox {
 
     pub fn page_response(&mut self, response: PageResponse) {
         self.messages.push(Message::PageResponse(response));
+    }
+
+    /// Table entries of interrupts are to be forgotten: all, or an index and the log2 of
+    /// their number.
+    pub fn interrupt_entries(&mut self, range: Option<(u16, u8)>) {
+        let (index, mask) = range.unwrap_or_default();
+        self.event(
+            Event::InterruptInvalidate,
+            [range.is_none().into(), index.into(), mask.into()],
+        );
+        self.messages.push(Message::InterruptEntries(range));
     }
 
     /// A trace event; arguments that it does not have are 0.
@@ -67,6 +79,7 @@ impl Outbox {
                     vmm.event(Event::Msi, address, u64::from(data), 0);
                     vmm.msi(address, data);
                 }
+                Message::InterruptEntries(range) => vmm.iec_invalidate(range),
                 Message::Log { level, text } => vmm.log(level, &text),
                 Message::Event {
                     event,

@@ -117,6 +117,7 @@ impl Unit {
                 self.submit(state, batch, out);
                 self.complete_wait(state, status, interrupt, out);
             }
+            Descriptor::InterruptEntryCache { range } => self.invalidate_interrupts(range, out),
             Descriptor::PageGroupResponse {
                 source_id,
                 pasid,
@@ -124,10 +125,8 @@ impl Unit {
                 group,
             } => self.page_group_response(source_id, pasid, group, code, out),
             // Nothing is cached outside the host, which flushes device TLBs along
-            // with its own; there are no interrupt entries.
-            Descriptor::DeviceTlb { .. }
-            | Descriptor::PasidDeviceTlb { .. }
-            | Descriptor::InterruptEntryCache { .. } => {}
+            // with its own.
+            Descriptor::DeviceTlb { .. } | Descriptor::PasidDeviceTlb { .. } => {}
         }
     }
 

@@ -100,6 +100,12 @@ counters! {
     page_responses_by_unit,
     /// Page group responses of the guest to requesters that are not there.
     page_responses_ignored,
+    /// Interrupt requests, looks excepted.
+    interrupts,
+    /// Of these, answered from the interrupt entry cache.
+    interrupt_cache_hits,
+    /// Of these, refused.
+    interrupt_faults,
 }
 
 impl Counters {

@@ -271,6 +271,11 @@ impl Unit {
             execute: request.execute,
             privileged: request.privileged,
         };
+        self.record_fault(refused, out);
+    }
+
+    /// Record a refused request.
+    pub(super) fn record_fault(&self, refused: Refused, out: &mut Outbox) {
         if !self.state.lock().registers.faults.record(refused, out) {
             self.counters.fault_overflows.add(1);
         }

@@ -56,6 +56,15 @@ static void on_page_response(void *opaque, const NvtdPageResponse *response)
     reenter(g);
 }
 
+static void on_iec_invalidate(void *opaque, uint32_t global, uint32_t index, uint32_t mask)
+{
+    struct guest *g = opaque;
+
+    g->last_forget = (struct forget){ global, index, mask };
+    g->forgets++;
+    reenter(g);
+}
+
 struct guest *guest_new(uint32_t host, uint32_t inject)
 {
     NvtdConfig config = { .size = sizeof(config) };
@@ -69,11 +78,14 @@ struct guest *guest_new(uint32_t host, uint32_t inject)
 struct guest *guest_new_with(const NvtdConfig *config)
 {
     struct guest *g = calloc(1, sizeof(*g));
-    NvtdOps ops = { .size = sizeof(ops),
-                    .msi = on_msi,
-                    .log = on_log,
-                    .event = on_event,
-                    .page_response = on_page_response };
+    NvtdOps ops = {
+        .size = sizeof(ops),
+        .msi = on_msi,
+        .log = on_log,
+        .event = on_event,
+        .iec_invalidate = on_iec_invalidate,
+        .page_response = on_page_response,
+    };
 
     assert_non_null(g);
     assert_int_equal(nvtd_unit_create(config, &ops, g, &g->unit), 0);
@@ -170,7 +182,7 @@ void guest_command(struct guest *g, uint32_t bit, bool on)
     }
     write32(g, REG_GCMD, shot);
     assert_int_equal(read32(g, REG_GSTS) & bit, on ? bit : 0);
-    if (bit != CMD_SRTP) {
+    if (bit != CMD_SRTP && bit != CMD_SIRTP) {
         g->gcmd = shot;
     }
 }

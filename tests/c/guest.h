@@ -66,6 +66,10 @@ struct guest {
     NvtdPageResponse last_response;
     unsigned log_lines;
     unsigned events;
+    unsigned forgets; /* iec_invalidate */
+    struct forget {
+        uint32_t global, index, mask;
+    } last_forget;
 };
 
 /* Life: a unit, RAM and one device, assigned where there is a host. */

@@ -47,8 +47,10 @@ static void layouts_stay(void **state)
     assert_int_equal(sizeof(NvtdConfig), 32);
     assert_int_equal(offsetof(NvtdConfig, features), 16);
     assert_int_equal(offsetof(NvtdConfig, address_width), 24);
-    assert_int_equal(sizeof(NvtdOps), 48);
+    assert_int_equal(sizeof(NvtdOps), 56);
     assert_int_equal(offsetof(NvtdOps, source_id), 32);
+    assert_int_equal(offsetof(NvtdOps, iec_invalidate), 40);
+    assert_int_equal(offsetof(NvtdOps, page_response), 48);
     assert_int_equal(sizeof(NvtdDevice), 24);
     assert_int_equal(offsetof(NvtdDevice, flags), 20);
     assert_int_equal(sizeof(NvtdDeviceInfo), 72);
@@ -56,6 +58,11 @@ static void layouts_stay(void **state)
     assert_int_equal(offsetof(NvtdDeviceInfo, stale_uses), 64);
     assert_int_equal(sizeof(NvtdDump), 40);
     assert_int_equal(offsetof(NvtdDump, address), 24);
+    assert_int_equal(sizeof(NvtdMsi), 32);
+    assert_int_equal(offsetof(NvtdMsi, source_id), 20);
+    assert_int_equal(offsetof(NvtdMsi, pasid), 28);
+    assert_int_equal(sizeof(NvtdMsiAnswer), 32);
+    assert_int_equal(offsetof(NvtdMsiAnswer, fault), 20);
     assert_int_equal(sizeof(NvtdPageRequest), 32);
     assert_int_equal(offsetof(NvtdPageRequest, group), 24);
     assert_int_equal(sizeof(NvtdPageResponse), 32);
@@ -145,6 +152,8 @@ static void every_wrong_size_is_refused(void **state)
         NvtdRequest request = { .size = sizeof(request), .flags = NVTD_REQUEST_READ };
         NvtdTranslation out = { .size = WRONG_SIZES[i] };
         NvtdStats stats = { .size = WRONG_SIZES[i] };
+        NvtdMsi msi = { .size = sizeof(msi), .address = 0xfee00000 };
+        NvtdMsiAnswer answer = { .size = WRONG_SIZES[i] };
 
         config.size = WRONG_SIZES[i];
         expect_error(nvtd_config_default(&config), -EINVAL, "size");
@@ -159,6 +168,10 @@ static void every_wrong_size_is_refused(void **state)
         request.size = WRONG_SIZES[i];
         expect_error(nvtd_translate(g->unit, g->device, &request, &out), -EINVAL, "size");
         expect_error(nvtd_stats(g->unit, &stats), -EINVAL, "size");
+        expect_error(nvtd_remap_msi(g->unit, &msi, &answer), -EINVAL, "size");
+        answer.size = sizeof(answer);
+        msi.size = WRONG_SIZES[i];
+        expect_error(nvtd_remap_msi(g->unit, &msi, &answer), -EINVAL, "size");
     }
     guest_free(g);
 }

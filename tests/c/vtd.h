@@ -28,6 +28,7 @@
 #define REG_IEADDR 0xa8
 #define REG_IEUADDR 0xac
 #define REG_IQERCD 0xb0
+#define REG_IRTA 0xb8
 
 #define REG_PQH 0xc0
 #define REG_PQT 0xc8
@@ -41,6 +42,8 @@
 #define CMD_TE (1u << 31)
 #define CMD_SRTP (1u << 30)
 #define CMD_QIE (1u << 26)
+#define CMD_IRE (1u << 25)
+#define CMD_SIRTP (1u << 24)
 
 #define CAP_CM(cap) ((cap) >> 7 & 1)
 #define CAP_SAGAW(cap) ((cap) >> 8 & 0x1f)
@@ -93,6 +96,10 @@
 #define FRCD_SID(hi) ((hi) & 0xffff)
 
 /* Fault reasons (VT-d 7.1.3). */
+#define FAULT_IRTE_PRESENT 0x22
+#define FAULT_CFI_BLOCKED 0x25
+#define FAULT_IR_SOURCE 0x26
+#define FAULT_IR_PASID 0x29
 #define FAULT_ROOT_ACCESS 0x38
 #define FAULT_ROOT_PRESENT 0x39
 #define FAULT_CONTEXT_PRESENT 0x41
@@ -137,6 +144,16 @@
 #define FS_TABLE (FS_P | FS_W | FS_U)
 #define FS_LEAF (FS_P | FS_W | FS_U | FS_A | FS_D) /* as Linux maps a page for DMA */
 
+/* Interrupt remapping (VT-d 5.1.2, 9.10, 11.4.10). */
+#define IRTA_EIME (1ull << 11)
+#define IRTE_P (1ull << 0)
+#define IRTE_FPD (1ull << 1)
+#define IRTE_VECTOR(vector) ((uint64_t)(vector) << 16)
+#define IRTE_DST(id) ((uint64_t)(id) << 32)
+#define IRTE_SVT_SID(sid) (1ull << 18 | (sid))
+#define MSI_REMAPPABLE(index) \
+    (0xfee00018ull | (uint64_t)((index) & 0x7fff) << 5 | (uint64_t)((index) >> 15) << 2)
+
 /* Invalidation descriptors (VT-d 6.5.2), first quadwords. */
 #define QI_CONTEXT_GLOBAL (1ull | 1ull << 4)
 #define QI_CONTEXT_DEVICE(did, sid) \
@@ -145,6 +162,8 @@
 #define QI_IOTLB_DOMAIN(did) (2ull | 2ull << 4 | (uint64_t)(did) << 16)
 #define QI_DEVICE_TLB(sid) (3ull | (uint64_t)(sid) << 32)
 #define QI_INTERRUPT_GLOBAL 4ull
+#define QI_INTERRUPT_INDEX(index, mask) \
+    (4ull | 1ull << 4 | (uint64_t)(mask) << 27 | (uint64_t)(index) << 32)
 #define QI_WAIT 5ull
 #define QI_WAIT_IF (1ull << 4)
 #define QI_WAIT_SW (1ull << 5)

@@ -15,6 +15,8 @@ pub struct Notes {
     pub events: Mutex<Vec<(Event, [u64; 3])>>,
     pub lines: Mutex<Vec<String>>,
     pub responses: Mutex<Vec<PageResponse>>,
+    /// What interrupt requests were remapped to and is to be forgotten.
+    pub forgotten: Mutex<Vec<Option<(u16, u8)>>>,
 }
 
 impl Vmm for Notes {
@@ -24,6 +26,10 @@ impl Vmm for Notes {
 
     fn log(&self, _level: LogLevel, message: &str) {
         self.lines.lock().unwrap().push(message.to_owned());
+    }
+
+    fn iec_invalidate(&self, range: Option<(u16, u8)>) {
+        self.forgotten.lock().unwrap().push(range);
     }
 
     fn event(&self, event: Event, a: u64, b: u64, c: u64) {

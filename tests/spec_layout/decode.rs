@@ -117,13 +117,22 @@ fn interrupt_entry_cache() {
             },
         ),
         (
-            0x0000_ffff_f800_0014,
+            0x0000_ffff_7800_0014,
             0,
             InterruptEntryCache {
-                range: Some((0xffff, 31)),
+                range: Some((0xffff, 15)),
             },
         ),
+        // IM and IIDX mean nothing in a global one.
+        (
+            0x0000_ffff_f800_0004,
+            0,
+            InterruptEntryCache { range: None },
+        ),
     ]);
+    // More than ECAP.MHMV can say.
+    refuses(0x0000_0000_8000_0014, 0, ReservedField);
+    refuses(0x0000_0000_f800_0014, 0, ReservedField);
 }
 
 // Type 5 (6.5.2.8). Linux writes 2; it also sends a fence without any status.
