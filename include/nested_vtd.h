@@ -582,8 +582,9 @@ typedef struct NvtdDeviceInfo {
    */
   uint32_t state;
   /**
-   * PGTT of the PASID-table entry in use (VT-d 9.6: 1 first-stage, 4
-   * pass-through), 0 without one.
+   * PGTT of the PASID-table entry in use (VT-d 9.6: 1 first-stage, 2
+   * second-stage, 3 nested, 4 pass-through), or what a legacy context entry
+   * corresponds to; 0 without one.
    */
   uint32_t pgtt;
   /**
@@ -591,7 +592,8 @@ typedef struct NvtdDeviceInfo {
    */
   uint32_t hwpt;
   /**
-   * Guest-physical address of the first-stage table in use, 0 without one.
+   * Address of the topmost table in use (of the first stage, if there is one), 0
+   * without one.
    */
   uint64_t table;
   /**
@@ -854,6 +856,10 @@ typedef struct NvtdStats {
    * Of these, refused with a fault.
    */
   uint64_t interrupt_faults;
+  /**
+   * Faults that were not recorded as a pending record told of them already.
+   */
+  uint64_t faults_collapsed;
 } NvtdStats;
 
 /**

@@ -1,12 +1,12 @@
 //! The translation cache: bounded, sharded, with invalidation by generation.
 //!
-//! Entries belong to a [`Tag`], one per set of tables (an HWPT). Forgetting all of
+//! Entries belong to a [`Tag`], one per set of tables (an HWPT, or a PASID's stages). Forgetting all of
 //! a tag costs O(1): its generation moves on and older entries no longer match.
 //! Forgetting a few pages removes just these. Either way the tag's epoch moves on
 //! first, and a walk that began before that can no longer fill the cache.
 
 use std::hash::{BuildHasher, Hasher};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
@@ -30,6 +30,9 @@ pub struct Tag {
     id: u64,
     generation: AtomicU64,
     epoch: AtomicU64,
+    /// Some entry is a part of a larger first-stage page, so that naming one address
+    /// of that page names entries elsewhere, too.
+    fractured: AtomicBool,
 }
 
 /// The state of a tag when a walk began; a fill needs it unchanged.
@@ -111,6 +114,7 @@ impl TranslationCache {
             id: self.next_tag.fetch_add(1, Ordering::Relaxed),
             generation: AtomicU64::new(0),
             epoch: AtomicU64::new(0),
+            fractured: AtomicBool::new(false),
         }
     }
 
@@ -177,6 +181,10 @@ impl TranslationCache {
                 ..leaf
             },
         };
+        if leaf.fractured {
+            // Before the epoch is looked at, so that whoever moves it on sees it.
+            tag.fractured.store(true, Ordering::SeqCst);
+        }
         self.with_set(tag.id, page, size, |set| {
             // Under the set's lock: an invalidation moves the epoch on before it
             // takes this lock, so it either is seen here or removes the entry.
@@ -213,6 +221,10 @@ impl TranslationCache {
             return;
         }
         tag.epoch.fetch_add(1, Ordering::SeqCst);
+        if tag.fractured.load(Ordering::SeqCst) {
+            self.invalidate_all(tag);
+            return;
+        }
         let start = page_start(address, PAGE_SIZE);
         let bytes = pages.wrapping_mul(PAGE_SIZE);
         for size in PAGE_SIZES {

@@ -4,7 +4,6 @@ use crate::Result;
 use crate::ffi::error::invalid;
 use crate::ffi::types::*;
 use crate::spec::page_request::ResponseCode;
-use crate::translate::tables::Stages;
 use crate::unit::{
     Answer, BindingState, Config, DeviceDescription, DeviceInfo, Features, HostKind, Inject,
     PageRequest, Request, RequestKind, Stats,
@@ -214,10 +213,7 @@ impl DeviceInfo {
                 .stages
                 .map_or(0, |stages| stages.translation_type() as u32),
             hwpt: self.hwpt.map_or(0, |hwpt| hwpt.0),
-            table: match self.stages {
-                Some(Stages::FirstStage { table, .. }) => table,
-                Some(Stages::PassThrough) | None => 0,
-            },
+            table: self.stages.map_or(0, |stages| stages.table()),
             host_errno: self.host_errno.map_or(0, i32::unsigned_abs),
             reserved: 0,
             translations: self.translations,
@@ -265,6 +261,7 @@ impl From<Stats> for NvtdStats {
             interrupts: stats.interrupts,
             interrupt_cache_hits: stats.interrupt_cache_hits,
             interrupt_faults: stats.interrupt_faults,
+            faults_collapsed: stats.faults_collapsed,
         }
     }
 }

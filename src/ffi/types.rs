@@ -341,12 +341,14 @@ pub struct NvtdDeviceInfo {
     pub domain_id: u16,
     /// One of NVTD_STATE_*.
     pub state: u32,
-    /// PGTT of the PASID-table entry in use (VT-d 9.6: 1 first-stage, 4
-    /// pass-through), 0 without one.
+    /// PGTT of the PASID-table entry in use (VT-d 9.6: 1 first-stage, 2
+    /// second-stage, 3 nested, 4 pass-through), or what a legacy context entry
+    /// corresponds to; 0 without one.
     pub pgtt: u32,
     /// ID of the host's HWPT the device is attached to, 0 without one.
     pub hwpt: u32,
-    /// Guest-physical address of the first-stage table in use, 0 without one.
+    /// Address of the topmost table in use (of the first stage, if there is one), 0
+    /// without one.
     pub table: u64,
     /// 0, or the errno (positive) with which the host refused this device's
     /// configuration; the device is then NVTD_STATE_BLOCKED.
@@ -437,4 +439,6 @@ pub struct NvtdStats {
     pub interrupt_cache_hits: u64,
     /// Of these, refused with a fault.
     pub interrupt_faults: u64,
+    /// Faults that were not recorded as a pending record told of them already.
+    pub faults_collapsed: u64,
 }

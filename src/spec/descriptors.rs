@@ -358,6 +358,22 @@ pub struct PageRange {
     pub leaf_only: bool,
 }
 
+impl PageRange {
+    /// An address mask of this many pages covers 64 bits and everything below it.
+    const WHOLE_ADDRESS_SPACE: u8 = 52;
+
+    /// First address and number of 4 KiB pages; None for every address. Address bits
+    /// below the mask are ignored (6.5.2.3).
+    pub fn bounds(self) -> Option<(u64, u64)> {
+        if self.address_mask >= Self::WHOLE_ADDRESS_SPACE {
+            return None;
+        }
+        let pages = 1_u64 << self.address_mask;
+        let low = pages.wrapping_mul(0x1000).wrapping_sub(1);
+        Some((self.address & !low, pages))
+    }
+}
+
 /// What a PASID-based IOTLB invalidation names inside its domain and PASID.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PasidPages {

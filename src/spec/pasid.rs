@@ -103,6 +103,13 @@ pub struct PasidEntry2 {
     pub first_stage_table: u64,
 }
 
+impl PasidEntry0 {
+    /// Byte address of the second-stage table.
+    pub fn second_stage_address(self) -> u64 {
+        self.into_bits() & !0xfff
+    }
+}
+
 impl PasidEntry2 {
     /// Byte address of the first-stage table.
     pub fn first_stage_address(self) -> u64 {

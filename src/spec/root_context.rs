@@ -1,4 +1,5 @@
-//! Root entries and scalable-mode context entries (sections 9.2 and 9.4).
+//! Root and context entries of legacy mode (sections 9.1 and 9.3) and of scalable
+//! mode (9.2 and 9.4).
 
 use bitfield_struct::bitfield;
 
@@ -67,6 +68,70 @@ pub struct ContextHigh {
     #[bits(43)]
     pub reserved: u64,
 }
+
+/// Low qword of a legacy-mode root entry (9.1). The high one is reserved.
+#[bitfield(u64)]
+#[derive(PartialEq, Eq)]
+pub struct LegacyRootLow {
+    /// P: present.
+    pub present: bool,
+    #[bits(11)]
+    pub reserved: u16,
+    /// CTP: address of the context table, bits 63:12.
+    #[bits(52)]
+    pub table: u64,
+}
+
+impl LegacyRootLow {
+    /// Byte address of the context table.
+    pub fn address(self) -> u64 {
+        self.into_bits() & !0xfff
+    }
+}
+
+/// Low qword of a legacy-mode context entry (9.3).
+#[bitfield(u64)]
+#[derive(PartialEq, Eq)]
+pub struct LegacyContextLow {
+    /// P: present.
+    pub present: bool,
+    /// FPD: do not record faults of this device.
+    pub fault_disable: bool,
+    /// TT: 0 untranslated requests, 1 all requests, 2 pass-through.
+    #[bits(2)]
+    pub translation_type: u8,
+    pub reserved: u8,
+    /// SSPTPTR: address of the second-stage table, bits 63:12.
+    #[bits(52)]
+    pub second_stage_table: u64,
+}
+
+impl LegacyContextLow {
+    /// Byte address of the second-stage table.
+    pub fn second_stage_address(self) -> u64 {
+        self.into_bits() & !0xfff
+    }
+}
+
+/// High qword of a legacy-mode context entry (9.3).
+#[bitfield(u64)]
+#[derive(PartialEq, Eq)]
+pub struct LegacyContextHigh {
+    /// AW: width of the second stage, 1 39-bit, 2 48-bit, 3 57-bit.
+    #[bits(3)]
+    pub address_width: u8,
+    /// Software's own.
+    #[bits(4)]
+    pub available: u8,
+    pub reserved0: bool,
+    /// DID: domain ID.
+    pub domain_id: u16,
+    #[bits(40)]
+    pub reserved1: u64,
+}
+
+/// Bytes in a legacy-mode context entry.
+pub const LEGACY_CONTEXT_ENTRY_SIZE: u64 = 16;
 
 /// Bytes in a root entry.
 pub const ROOT_ENTRY_SIZE: u64 = 16;

@@ -32,14 +32,15 @@ impl Diagnostic {
                 | Self::PasidAccess
                 | Self::FirstStageAccess
                 | Self::InterruptEntryAccess
+                | Self::SecondStageAccess
         )
     }
 }
 
 diagnostics! {
-    /// RTADDR.TTM asks for legacy mode.
+    /// RTADDR.TTM is legacy mode, which has no requests with PASID and no page requests.
     LegacyMode = 1, c"legacy_mode";
-    /// RTADDR.TTM is reserved, or abort-DMA, which is not reported.
+    /// RTADDR.TTM is reserved, or a mode that is not reported.
     TableMode = 2, c"table_mode";
     /// The root table is not in RAM.
     RootAccess = 3, c"root_access";
@@ -73,7 +74,7 @@ diagnostics! {
     PasidTranslationType = 17, c"pasid_translation_type";
     /// PASID entry: FSPM is reserved or its capability is not reported.
     PasidPagingMode = 18, c"pasid_paging_mode";
-    /// PASID entry: FSPTPTR is beyond the address width.
+    /// PASID entry: FSPTPTR or SSPTPTR is beyond the address width.
     PasidTablePointer = 19, c"pasid_table_pointer";
     /// The address is not canonical.
     NotCanonical = 20, c"not_canonical";
@@ -150,4 +151,34 @@ diagnostics! {
     PasidDisabled = 55, c"pasid_disabled";
     /// The PASID is beyond the PASID directory.
     PasidBeyondDirectory = 56, c"pasid_beyond_directory";
+    /// Legacy context entry: AW is not in CAP.SAGAW, or not the largest of it.
+    ContextAddressWidth = 57, c"context_address_width";
+    /// Legacy context entry: TT is reserved or its capability is not reported.
+    ContextTranslationType = 58, c"context_translation_type";
+    /// PASID entry: AW is not in CAP.SAGAW.
+    PasidAddressWidth = 59, c"pasid_address_width";
+    /// An execute request, and ERE is 0.
+    ExecuteDisabled = 60, c"execute_disabled";
+    /// A privileged request, and SRE is 0.
+    SupervisorDisabled = 61, c"supervisor_disabled";
+    /// A first-stage entry denies execution.
+    FirstStageNoExecute = 62, c"first_stage_no_execute";
+    /// An accessed or dirty bit is to be set, and PWSNP is 0.
+    AccessedDirtyNoSnoop = 63, c"accessed_dirty_no_snoop";
+    /// A second-stage table is not in RAM.
+    SecondStageAccess = 64, c"second_stage_access";
+    /// A second-stage entry permits nothing.
+    SecondStageNotPresent = 65, c"second_stage_not_present";
+    /// A second-stage entry: reserved bits.
+    SecondStageReserved = 66, c"second_stage_reserved";
+    /// The second-stage entries deny the access.
+    SecondStageDenied = 67, c"second_stage_denied";
+    /// The second stage denies access to a first-stage table.
+    NestedTableDenied = 68, c"nested_table_denied";
+    /// A first-stage table is beyond the second stage's width.
+    NestedTableBeyondWidth = 69, c"nested_table_beyond_width";
+    /// Translation is off, and with it translation requests.
+    TranslationOff = 70, c"translation_off";
+    /// A request with PASID to the interrupt range.
+    PasidInterruptRange = 71, c"pasid_interrupt_range";
 }

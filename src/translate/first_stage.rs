@@ -1,11 +1,12 @@
-//! The first-stage page format (3.6, 9.7): the processor's own 4-level tables.
+//! The first-stage page format (3.6, 9.7): the processor's own tables of 4 or 5
+//! levels.
 
-use super::walk::PageFormat;
+use super::walk::{PageFormat, Rights};
 use super::{Access, Diagnostic, Fault, Permissions, TableError};
 use crate::spec::fault::FaultReason;
 use crate::spec::paging::FirstStageEntry;
 
-/// First-stage tables as the unit's capabilities allow them.
+/// First-stage tables as the unit's capabilities and the PASID entry allow them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct FirstStage {
     /// Table levels: 4, or 5 with CAP.FS5LP.
@@ -14,6 +15,32 @@ pub struct FirstStage {
     pub huge_pages: bool,
     /// Bits in a guest-physical address; those above are reserved in entries.
     pub address_width: u32,
+    /// WPE: supervisor requests need R/W to write.
+    pub write_protect: bool,
+    /// NXE: XD denies execution.
+    pub no_execute: bool,
+    /// SMEP: supervisor requests cannot execute user pages.
+    pub supervisor_execute_prevention: bool,
+    /// EAFE: set EA along with A.
+    pub extended_accessed: bool,
+    /// PWSNP: walks snoop, so that bits can be set.
+    pub snoop: bool,
+}
+
+impl FirstStage {
+    /// Tables without anything special: user requests, snooped walks.
+    pub fn new(levels: u32, huge_pages: bool, address_width: u32) -> Self {
+        Self {
+            levels,
+            huge_pages,
+            address_width,
+            write_protect: false,
+            no_execute: false,
+            supervisor_execute_prevention: false,
+            extended_accessed: false,
+            snoop: true,
+        }
+    }
 }
 
 /// Bits of an entry that hold an address.
@@ -35,6 +62,15 @@ impl FirstStage {
             (_, true) => 0x80,
         };
         beyond_width | by_level
+    }
+
+    /// The reasons for a table that a second stage keeps from being accessed.
+    fn nested_fault(error: TableError, denied: FaultReason) -> Option<Fault> {
+        match error {
+            TableError::Denied => Some(Fault::new(denied, Diagnostic::NestedTableDenied)),
+            TableError::Refused(fault) => Some(fault),
+            TableError::NotRam | TableError::ReadOnly => None,
+        }
     }
 }
 
@@ -58,7 +94,7 @@ impl PageFormat for FirstStage {
         self.levels
     }
 
-    fn check_entry(&self, entry: u64, level: u32) -> Result<(), Fault> {
+    fn check_entry(&self, entry: u64, level: u32, _access: Access) -> Result<(), Fault> {
         let entry = FirstStageEntry::from_bits(entry);
         if !entry.present() {
             return Err(Fault::new(
@@ -83,22 +119,53 @@ impl PageFormat for FirstStage {
         FirstStageEntry::from_bits(entry).address()
     }
 
-    /// Requests without PASID are user requests (ECAP.RPRIVS is 0), so a
-    /// supervisor page allows nothing.
-    fn permissions(&self, entry: u64) -> Permissions {
+    fn rights(&self, entry: u64) -> Rights {
         let entry = FirstStageEntry::from_bits(entry);
-        Permissions {
-            read: entry.user(),
-            write: entry.user() && entry.writable(),
-            ..Permissions::ALL
+        Rights {
+            read: true,
+            write: entry.writable(),
+            execute: !(self.no_execute && entry.execute_disable()),
+            user: entry.user(),
         }
     }
 
-    fn check_access(&self, granted: Permissions, access: Access) -> Result<(), Fault> {
-        if !granted.read {
+    fn permissions(&self, common: Rights, leaf: u64, access: Access) -> Permissions {
+        let global = FirstStageEntry::from_bits(leaf).global();
+        if access.privileged {
+            Permissions {
+                read: true,
+                write: common.write || !self.write_protect,
+                execute: common.execute && !(self.supervisor_execute_prevention && common.user),
+                privileged: true,
+                global,
+                ..Permissions::ALL
+            }
+        } else {
+            Permissions {
+                read: common.user,
+                write: common.user && common.write,
+                execute: common.user && common.execute,
+                global,
+                ..Permissions::ALL
+            }
+        }
+    }
+
+    fn check_access(
+        &self,
+        common: Rights,
+        granted: Permissions,
+        access: Access,
+    ) -> Result<(), Fault> {
+        if !access.privileged && !common.user {
             Err(Fault::new(
                 FaultReason::Privilege,
                 Diagnostic::FirstStageSupervisor,
+            ))
+        } else if access.execute && !granted.execute {
+            Err(Fault::new(
+                FaultReason::NoExecute,
+                Diagnostic::FirstStageNoExecute,
             ))
         } else if access.write && !granted.write {
             Err(Fault::new(
@@ -113,27 +180,49 @@ impl PageFormat for FirstStage {
     fn mark(&self, entry: u64, leaf: bool, write: bool) -> u64 {
         let entry = FirstStageEntry::from_bits(entry).with_accessed(true);
         entry
+            .with_extended_accessed(entry.extended_accessed() || self.extended_accessed)
             .with_dirty(entry.dirty() || (leaf && write))
             .into_bits()
+    }
+
+    fn unmarkable(&self) -> Option<Fault> {
+        (!self.snoop).then_some(Fault::new(
+            FaultReason::FirstStageNoSnoop,
+            Diagnostic::AccessedDirtyNoSnoop,
+        ))
     }
 
     fn is_dirty(&self, leaf: u64) -> bool {
         FirstStageEntry::from_bits(leaf).dirty()
     }
 
-    fn access_fault(&self, level: u32, error: TableError) -> Fault {
+    fn read_fault(&self, level: u32, error: TableError) -> Fault {
+        let (access, denied) = if level == self.levels {
+            (
+                FaultReason::FirstStageRootAccess,
+                FaultReason::NestedRootRead,
+            )
+        } else {
+            (FaultReason::FirstStageAccess, FaultReason::NestedRead)
+        };
+        Self::nested_fault(error, denied)
+            .unwrap_or(Fault::new(access, Diagnostic::FirstStageAccess))
+    }
+
+    fn mark_fault(&self, level: u32, error: TableError) -> Fault {
         match error {
-            TableError::ReadOnly => Fault::new(
+            TableError::NotRam => self.read_fault(level, error),
+            _ => Self::nested_fault(error, FaultReason::NestedWrite).unwrap_or(Fault::new(
                 FaultReason::AccessedDirty,
                 Diagnostic::AccessedDirtyReadOnly,
-            ),
-            TableError::NotRam if level == self.levels => Fault::new(
-                FaultReason::FirstStageRootAccess,
-                Diagnostic::FirstStageAccess,
-            ),
-            TableError::NotRam => {
-                Fault::new(FaultReason::FirstStageAccess, Diagnostic::FirstStageAccess)
-            }
+            )),
         }
+    }
+
+    fn contention(&self) -> Fault {
+        Fault::new(
+            FaultReason::AccessedDirty,
+            Diagnostic::AccessedDirtyContended,
+        )
     }
 }

@@ -1,12 +1,17 @@
-//! From a request to a guest-physical address: root entry, context entry, PASID
-//! directory, PASID entry ([`tables`]) and then the stages ([`walk`]).
+//! From a request to the address it means: root and context entry, PASID directory
+//! and PASID entry ([`tables`]), and then the stages ([`stages`], [`walk`]).
 //!
 //! Stateless: everything is read through [`TableMemory`], so the same code serves
-//! a unit that walks guest RAM and a host whose hardware walks through its second
-//! stage.
+//! a unit that walks guest RAM, a host whose hardware walks through its second
+//! stage, and the first stage of a nested translation, whose tables are found
+//! through the second.
 
 mod diagnostic;
 pub mod first_stage;
+mod legacy;
+mod scalable;
+pub mod second_stage;
+pub mod stages;
 pub mod tables;
 pub mod walk;
 
@@ -14,6 +19,7 @@ pub use diagnostic::Diagnostic;
 
 use crate::memory::{GuestMemory, MemoryError};
 use crate::spec::fault::FaultReason;
+use crate::spec::{INTERRUPT_RANGE_FIRST, INTERRUPT_RANGE_LAST};
 
 /// Memory that holds paging entries.
 pub trait TableMemory {
@@ -37,6 +43,10 @@ pub enum TableError {
     NotRam,
     /// The entry cannot be written.
     ReadOnly,
+    /// A second stage denies the access.
+    Denied,
+    /// A second stage could not be walked.
+    Refused(Fault),
 }
 
 impl From<MemoryError> for TableError {
@@ -59,7 +69,7 @@ impl TableMemory for GuestMemory {
     }
 }
 
-/// What a request wants.
+/// What a request wants. One that neither writes nor executes reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Access {
     /// It writes (a request that reads and writes is a write).
@@ -99,6 +109,17 @@ impl Permissions {
         global: false,
         untranslated: false,
     };
+
+    /// What two stages permit together.
+    #[must_use]
+    pub fn and(self, second: Self) -> Self {
+        Self {
+            read: self.read && second.read,
+            write: self.write && second.write,
+            execute: self.execute && second.execute,
+            ..self
+        }
+    }
 }
 
 /// Where a request goes.
@@ -126,4 +147,14 @@ impl Fault {
     pub fn new(reason: FaultReason, diagnostic: Diagnostic) -> Self {
         Self { reason, diagnostic }
     }
+}
+
+/// Does the address raise interrupts rather than reach memory (3.15)?
+pub fn is_interrupt_address(address: u64) -> bool {
+    (INTERRUPT_RANGE_FIRST..=INTERRUPT_RANGE_LAST).contains(&address)
+}
+
+/// Is the address beyond `width` bits?
+pub(crate) fn is_beyond(address: u64, width: u32) -> bool {
+    address.checked_shr(width).unwrap_or(0) != 0
 }

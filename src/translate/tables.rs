@@ -1,19 +1,11 @@
-//! From a requester to its translation: root entry, context entry, PASID
-//! directory entry and PASID entry (section 3.4.3), decoded once into a
+//! From a requester to its translation (section 3.4), decoded once into a
 //! [`Translated`] value. The direct walk and the host's nested HWPT are both made
 //! from that value, so they cannot drift apart.
 
-use super::first_stage::FirstStage;
-use super::{Diagnostic, Fault, TableMemory};
+use super::stages::Stages;
+use super::{Diagnostic, Fault, TableMemory, is_beyond, legacy, scalable};
 use crate::spec::fault::FaultReason;
-use crate::spec::pasid::{
-    DIRECTORY_ENTRY_SIZE, DirectoryEntry, PASID_ENTRY_QWORDS, PASID_ENTRY_SIZE,
-    PASID_TABLE_ENTRIES, PasidEntry0, PasidEntry1, PasidEntry2, TranslationType,
-};
 use crate::spec::registers::{Cap, Ecap, RootTableAddress, TableMode};
-use crate::spec::root_context::{
-    CONTEXT_ENTRY_SIZE, ContextHigh, ContextLow, ROOT_ENTRY_SIZE, RootEntryHalf,
-};
 
 /// What the tables are judged against.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,40 +18,126 @@ pub struct Capabilities {
     pub address_width: u32,
 }
 
+impl Capabilities {
+    /// Table addresses beyond the address width are reserved bits of their entry.
+    pub(super) fn beyond_width(&self, address: u64) -> bool {
+        is_beyond(address, self.address_width)
+    }
+
+    /// Is an AW value of a context or PASID entry in CAP.SAGAW?
+    pub(super) fn has_width(&self, address_width: u8) -> bool {
+        let widths = self.cap.second_stage_widths();
+        (1..=3).contains(&address_width)
+            && widths.checked_shr(u32::from(address_width)).unwrap_or(0) & 1 != 0
+    }
+
+    /// The largest AW value of CAP.SAGAW, 0 without any.
+    pub(super) fn largest_width(&self) -> u8 {
+        (1..=3)
+            .rev()
+            .find(|&width| self.has_width(width))
+            .unwrap_or(0)
+    }
+}
+
+/// What the requester wants, as far as its entries judge it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// An untranslated request.
+    Untranslated,
+    /// A translation request (ATS).
+    Translation,
+    /// A translated request (ATS). Its address is final: the PASID table is not read.
+    Translated,
+    /// A page request (PRI). The PASID table is not read.
+    PageRequest,
+}
+
+/// Whose translation is looked up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Requester {
+    /// Requester ID.
+    pub source_id: u16,
+    /// PASID, if the request has one.
+    pub pasid: Option<u32>,
+    /// What for.
+    pub purpose: Purpose,
+}
+
+impl Requester {
+    /// Untranslated requests without PASID.
+    pub fn plain(source_id: u16) -> Self {
+        Self {
+            source_id,
+            pasid: None,
+            purpose: Purpose::Untranslated,
+        }
+    }
+}
+
 /// How the requests of one PASID are translated: the decoded, validated content of
-/// its PASID entry.
+/// its context and PASID entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Translated {
-    /// DID.
+    /// DID; 0 where no entry that has one was read.
     pub domain_id: u16,
+    /// PASID whose entry this is: of the request, or RID_PASID; 0 in legacy mode.
+    pub pasid: u32,
     /// Faults are not recorded: FPD of the context, directory or PASID entry.
     pub fault_disable: bool,
+    /// Translation and translated requests are allowed: DTE, or TT 01b.
+    pub device_tlb: bool,
+    /// SRE: privileged requests are allowed.
+    pub supervisor_request: bool,
+    /// ERE: execute requests are allowed.
+    pub execute_request: bool,
+    /// Legacy mode.
+    pub legacy: bool,
     /// The stages.
     pub stages: Stages,
 }
 
-/// Which tables a request goes through.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stages {
-    /// None: addresses are guest-physical.
-    PassThrough,
-    /// The first stage at `table`.
-    FirstStage {
-        /// Address of the topmost table.
-        table: u64,
-        /// Its format.
-        format: FirstStage,
-    },
+impl Translated {
+    /// May requests of this purpose be made? The same that looking up decides.
+    ///
+    /// # Errors
+    /// The fault of a device whose entry has no device TLB.
+    pub fn check_purpose(&self, purpose: Purpose) -> Result<(), Fault> {
+        if purpose == Purpose::Untranslated || self.device_tlb {
+            return Ok(());
+        }
+        Err(no_device_tlb(self.legacy))
+    }
+
+    /// May requests with these attributes be made?
+    ///
+    /// # Errors
+    /// SPT.5 and SPT.6: ERE or SRE is 0.
+    pub fn check_attributes(&self, execute: bool, privileged: bool) -> Result<(), Fault> {
+        if execute && !self.execute_request {
+            return Err(Fault::new(
+                FaultReason::ExecuteDisabled,
+                Diagnostic::ExecuteDisabled,
+            ));
+        }
+        if privileged && !self.supervisor_request {
+            return Err(Fault::new(
+                FaultReason::SupervisorDisabled,
+                Diagnostic::SupervisorDisabled,
+            ));
+        }
+        Ok(())
+    }
 }
 
-impl Stages {
-    /// The PGTT these stages come from.
-    pub fn translation_type(&self) -> TranslationType {
-        match self {
-            Self::PassThrough => TranslationType::PassThrough,
-            Self::FirstStage { .. } => TranslationType::FirstStage,
-        }
-    }
+/// LCT.5 or SCT.5: the entry does not allow the device to have a TLB.
+pub(super) fn no_device_tlb(legacy: bool) -> Fault {
+    let reason = if legacy {
+        FaultReason::LegacyRequestBlocked
+    } else {
+        FaultReason::DeviceTlbDisabled
+    };
+    Fault::new(reason, Diagnostic::DeviceTlbDisabled)
 }
 
 /// A fault on the way to the PASID entry, and whether to keep quiet about it.
@@ -71,10 +149,7 @@ pub struct TableFault {
     pub fault_disable: bool,
 }
 
-/// PASID of a request without one: RID_PASID is not supported (ECAP.RPS is 0).
-const RID_PASID: u32 = 0;
-
-/// Find how requests without PASID of `source_id` are translated.
+/// Find how the requests of `requester` are translated.
 ///
 /// # Errors
 /// The fault with which every such request is refused.
@@ -82,14 +157,13 @@ pub fn lookup<M: TableMemory + ?Sized>(
     memory: &M,
     capabilities: &Capabilities,
     root: RootTableAddress,
-    source_id: u16,
+    requester: Requester,
 ) -> Result<Translated, TableFault> {
     let mut fault_disable = false;
-    decode(memory, capabilities, root, source_id, &mut fault_disable)
-        .map(|(domain_id, stages)| Translated {
-            domain_id,
+    decode(memory, capabilities, root, requester, &mut fault_disable)
+        .map(|translated| Translated {
             fault_disable,
-            stages,
+            ..translated
         })
         .map_err(|fault| TableFault {
             fault,
@@ -97,302 +171,43 @@ pub fn lookup<M: TableMemory + ?Sized>(
         })
 }
 
+/// By RTADDR.TTM (11.4.5).
 fn decode<M: TableMemory + ?Sized>(
     memory: &M,
     capabilities: &Capabilities,
     root: RootTableAddress,
-    source_id: u16,
+    requester: Requester,
     fault_disable: &mut bool,
-) -> Result<(u16, Stages), Fault> {
+) -> Result<Translated, Fault> {
+    let refuse = |reason, diagnostic| Err(Fault::new(reason, diagnostic));
     match TableMode::from(root) {
-        TableMode::Scalable => {}
-        // No second stage is reported (CAP.SAGAW is 0), so no legacy context
-        // entry can be valid.
-        TableMode::Legacy => {
-            return Err(Fault::new(
-                FaultReason::ContextInvalidLegacy,
-                Diagnostic::LegacyMode,
-            ));
-        }
-        TableMode::Reserved | TableMode::AbortDma => {
-            return Err(Fault::new(
-                FaultReason::RootTableMode,
-                Diagnostic::TableMode,
-            ));
-        }
-    }
-    let context_table = root_entry(memory, capabilities, root, source_id)?;
-    let context = context_entry(
-        memory,
-        capabilities,
-        context_table,
-        source_id,
-        fault_disable,
-    )?;
-    let directory = context.directory_address();
-    let table = directory_entry(memory, capabilities, directory, fault_disable)?;
-    pasid_entry(memory, capabilities, table, fault_disable)
-}
-
-/// Table addresses beyond the address width are reserved bits of their entry.
-fn beyond_width(capabilities: &Capabilities, address: u64) -> bool {
-    address.checked_shr(capabilities.address_width).unwrap_or(0) != 0
-}
-
-fn entry_address(table: u64, index: u64, size: u64) -> u64 {
-    table.wrapping_add(index.wrapping_mul(size))
-}
-
-fn root_entry<M: TableMemory + ?Sized>(
-    memory: &M,
-    capabilities: &Capabilities,
-    root: RootTableAddress,
-    source_id: u16,
-) -> Result<u64, Fault> {
-    let [bus, devfn] = source_id.to_be_bytes();
-    let half = u64::from(devfn >= 0x80);
-    let address = entry_address(root.address(), u64::from(bus), ROOT_ENTRY_SIZE)
-        .wrapping_add(half.wrapping_mul(8));
-    let entry = memory
-        .read(address)
-        .map_err(|_| Fault::new(FaultReason::RootAccess, Diagnostic::RootAccess))?;
-    let entry = RootEntryHalf::from_bits(entry);
-    if !entry.present() {
-        return Err(Fault::new(
-            FaultReason::RootNotPresent,
-            Diagnostic::RootNotPresent,
-        ));
-    }
-    if entry.reserved() != 0 || beyond_width(capabilities, entry.address()) {
-        return Err(Fault::new(
-            FaultReason::RootReserved,
-            Diagnostic::RootReserved,
-        ));
-    }
-    Ok(entry.address())
-}
-
-fn context_entry<M: TableMemory + ?Sized>(
-    memory: &M,
-    capabilities: &Capabilities,
-    table: u64,
-    source_id: u16,
-    fault_disable: &mut bool,
-) -> Result<ContextLow, Fault> {
-    let address = entry_address(table, u64::from(source_id & 0x7f), CONTEXT_ENTRY_SIZE);
-    let [low, high, upper0, upper1] = read_entry(memory, address)
-        .map_err(|()| Fault::new(FaultReason::ContextAccess, Diagnostic::ContextAccess))?;
-    let low = ContextLow::from_bits(low);
-    *fault_disable |= low.fault_disable();
-    if !low.present() {
-        return Err(Fault::new(
-            FaultReason::ContextNotPresent,
-            Diagnostic::ContextNotPresent,
-        ));
-    }
-    if low.reserved() != 0
-        || ContextHigh::from_bits(high).reserved() != 0
-        || upper0 != 0
-        || upper1 != 0
-        || beyond_width(capabilities, low.directory_address())
-    {
-        return Err(Fault::new(
-            FaultReason::ContextReserved,
-            Diagnostic::ContextReserved,
-        ));
-    }
-    let ecap = capabilities.ecap;
-    if (low.device_tlb() && !ecap.device_tlb())
-        || (low.pasid_enable() && !ecap.pasid())
-        || (low.page_request() && !ecap.page_request())
-    {
-        return Err(Fault::new(
-            FaultReason::ContextReserved,
-            Diagnostic::ContextCapability,
-        ));
-    }
-    Ok(low)
-}
-
-/// May `source_id` send page requests, those with this PASID included (7.4.1)?
-///
-/// # Errors
-/// The fault with which they are refused.
-pub fn page_request_permitted<M: TableMemory + ?Sized>(
-    memory: &M,
-    capabilities: &Capabilities,
-    root: RootTableAddress,
-    source_id: u16,
-    pasid: Option<u32>,
-) -> Result<(), TableFault> {
-    let mut fault_disable = false;
-    page_request_faults(
-        memory,
-        capabilities,
-        root,
-        source_id,
-        pasid,
-        &mut fault_disable,
-    )
-    .map_err(|fault| TableFault {
-        fault,
-        fault_disable,
-    })
-}
-
-fn page_request_faults<M: TableMemory + ?Sized>(
-    memory: &M,
-    capabilities: &Capabilities,
-    root: RootTableAddress,
-    source_id: u16,
-    pasid: Option<u32>,
-    fault_disable: &mut bool,
-) -> Result<(), Fault> {
-    let (reason, diagnostic) = match TableMode::from(root) {
-        TableMode::Scalable => {
-            let table = root_entry(memory, capabilities, root, source_id)?;
-            let context = context_entry(memory, capabilities, table, source_id, fault_disable)?;
-            let beyond = |pasid: u32| pasid >> 13 >> context.directory_size() != 0;
-            if context.page_request() && !context.device_tlb() {
-                (FaultReason::ContextInvalid, Diagnostic::ContextPageRequest)
-            } else if !context.device_tlb() {
-                (
-                    FaultReason::DeviceTlbDisabled,
-                    Diagnostic::DeviceTlbDisabled,
-                )
-            } else if !context.page_request() {
-                (
-                    FaultReason::PageRequestDisabled,
-                    Diagnostic::PageRequestDisabled,
-                )
-            } else if pasid.is_some() && !context.pasid_enable() {
-                (FaultReason::PasidDisabled, Diagnostic::PasidDisabled)
-            } else if pasid.is_some_and(beyond) {
-                (
-                    FaultReason::PasidBeyondDirectory,
-                    Diagnostic::PasidBeyondDirectory,
-                )
-            } else {
-                return Ok(());
+        TableMode::Legacy => match (requester.pasid, requester.purpose) {
+            (_, Purpose::PageRequest) => {
+                refuse(FaultReason::PageRequestLegacy, Diagnostic::LegacyMode)
             }
-        }
-        TableMode::Legacy => (
-            FaultReason::PageRequestLegacy,
-            Diagnostic::PageRequestLegacy,
-        ),
-        TableMode::AbortDma if capabilities.ecap.abort_dma() => {
-            (FaultReason::AbortDma, Diagnostic::AbortDma)
-        }
-        TableMode::Reserved | TableMode::AbortDma => {
-            (FaultReason::RootTableMode, Diagnostic::TableMode)
-        }
-    };
-    Err(Fault::new(reason, diagnostic))
-}
-
-fn directory_entry<M: TableMemory + ?Sized>(
-    memory: &M,
-    capabilities: &Capabilities,
-    directory: u64,
-    fault_disable: &mut bool,
-) -> Result<u64, Fault> {
-    let index = u64::from(RID_PASID / PASID_TABLE_ENTRIES);
-    let entry = memory
-        .read(entry_address(directory, index, DIRECTORY_ENTRY_SIZE))
-        .map_err(|_| Fault::new(FaultReason::DirectoryAccess, Diagnostic::DirectoryAccess))?;
-    let entry = DirectoryEntry::from_bits(entry);
-    *fault_disable |= entry.fault_disable();
-    if !entry.present() {
-        return Err(Fault::new(
-            FaultReason::DirectoryNotPresent,
-            Diagnostic::DirectoryNotPresent,
-        ));
-    }
-    if entry.reserved() != 0 || beyond_width(capabilities, entry.address()) {
-        return Err(Fault::new(
-            FaultReason::DirectoryReserved,
-            Diagnostic::DirectoryReserved,
-        ));
-    }
-    Ok(entry.address())
-}
-
-fn pasid_entry<M: TableMemory + ?Sized>(
-    memory: &M,
-    capabilities: &Capabilities,
-    table: u64,
-    fault_disable: &mut bool,
-) -> Result<(u16, Stages), Fault> {
-    let index = u64::from(RID_PASID % PASID_TABLE_ENTRIES);
-    let qwords: [u64; PASID_ENTRY_QWORDS] =
-        read_entry(memory, entry_address(table, index, PASID_ENTRY_SIZE))
-            .map_err(|()| Fault::new(FaultReason::PasidAccess, Diagnostic::PasidAccess))?;
-    let [first, second, third, upper @ ..] = qwords;
-    let first = PasidEntry0::from_bits(first);
-    let second = PasidEntry1::from_bits(second);
-    let third = PasidEntry2::from_bits(third);
-    *fault_disable |= first.fault_disable();
-    if !first.present() {
-        return Err(Fault::new(
-            FaultReason::PasidNotPresent,
-            Diagnostic::PasidNotPresent,
-        ));
-    }
-    if first.reserved() != 0
-        || second.reserved() != 0
-        || third.reserved() != 0
-        || upper.iter().any(|&qword| qword != 0)
-    {
-        return Err(Fault::new(
-            FaultReason::PasidReserved,
-            Diagnostic::PasidReserved,
-        ));
-    }
-    let ecap = capabilities.ecap;
-    if (third.supervisor_request() && !ecap.supervisor_request())
-        || (third.execute_request() && !ecap.execute_request())
-        || (third.extended_accessed() && !ecap.extended_accessed())
-        || (first.second_stage_accessed_dirty() && !ecap.second_stage_accessed_dirty())
-        || (second.memory_type_enable() && !ecap.memory_type())
-    {
-        return Err(Fault::new(
-            FaultReason::PasidReserved,
-            Diagnostic::PasidCapability,
-        ));
-    }
-    let invalid = |diagnostic| Fault::new(FaultReason::PasidInvalid, diagnostic);
-    let stages = match TranslationType::from_pgtt(first.translation_type()) {
-        Some(TranslationType::PassThrough) if ecap.pass_through() => Stages::PassThrough,
-        Some(TranslationType::FirstStage) if ecap.first_stage() => {
-            first_stage(capabilities, third).map_err(invalid)?
-        }
-        _ => return Err(invalid(Diagnostic::PasidTranslationType)),
-    };
-    Ok((second.domain_id(), stages))
-}
-
-fn first_stage(capabilities: &Capabilities, entry: PasidEntry2) -> Result<Stages, Diagnostic> {
-    let levels = match entry.paging_mode() {
-        0 => 4,
-        1 if capabilities.cap.first_stage_5_level() => 5,
-        _ => return Err(Diagnostic::PasidPagingMode),
-    };
-    if beyond_width(capabilities, entry.first_stage_address()) {
-        return Err(Diagnostic::PasidTablePointer);
-    }
-    Ok(Stages::FirstStage {
-        table: entry.first_stage_address(),
-        format: FirstStage {
-            levels,
-            huge_pages: capabilities.cap.first_stage_1g(),
-            address_width: capabilities.address_width,
+            (Some(_), _) => refuse(FaultReason::PasidInLegacyMode, Diagnostic::LegacyMode),
+            (None, _) => legacy::decode(memory, capabilities, root, requester, fault_disable),
         },
-    })
+        TableMode::Scalable if capabilities.ecap.scalable_mode() => {
+            scalable::decode(memory, capabilities, root, requester, fault_disable)
+        }
+        TableMode::AbortDma if capabilities.ecap.abort_dma() => {
+            refuse(FaultReason::AbortDma, Diagnostic::AbortDma)
+        }
+        TableMode::Scalable | TableMode::Reserved | TableMode::AbortDma => {
+            refuse(FaultReason::RootTableMode, Diagnostic::TableMode)
+        }
+    }
+}
+
+/// Address of entry `index` of a table.
+pub(super) fn entry_address(table: u64, index: u64, size: u64) -> u64 {
+    table.wrapping_add(index.wrapping_mul(size))
 }
 
 /// Read an entry of `N` qwords; the first, which holds P, before the others, so
 /// that an entry made present last is read whole.
-fn read_entry<M: TableMemory + ?Sized, const N: usize>(
+pub(super) fn read_entry<M: TableMemory + ?Sized, const N: usize>(
     memory: &M,
     address: u64,
 ) -> Result<[u64; N], ()> {

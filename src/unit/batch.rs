@@ -5,15 +5,11 @@ use super::outbox::Outbox;
 use super::{State, Unit};
 use crate::event::Event;
 use crate::host::{HwptId, VTD_INV_FLAGS_LEAF, VtdS1Invalidate};
-use crate::spec::PAGE_SIZE;
-use crate::spec::descriptors::{PageRange, PasidPages};
+use crate::spec::descriptors::PasidPages;
 use crate::vmm::LogLevel;
 
 /// More entries than this for one HWPT are submitted before the wait.
 const MAX_ENTRIES: usize = 4096;
-
-/// An address mask of this many pages covers 64 bits and everything below it.
-const WHOLE_ADDRESS_SPACE: u8 = 52;
 
 /// What the host is to forget of one HWPT.
 #[derive(Debug)]
@@ -59,26 +55,22 @@ impl Batch {
 
 /// The host's form of what a PASID-based IOTLB invalidation names.
 pub(super) fn entry_of(pages: PasidPages) -> VtdS1Invalidate {
-    match pages {
-        PasidPages::All => VtdS1Invalidate::ALL,
-        PasidPages::Range(range) if range.address_mask >= WHOLE_ADDRESS_SPACE => {
-            VtdS1Invalidate::ALL
-        }
-        PasidPages::Range(PageRange {
-            address,
-            address_mask,
-            leaf_only,
-        }) => {
-            let npages = 1_u64 << address_mask;
-            let bytes = npages.wrapping_mul(PAGE_SIZE);
-            VtdS1Invalidate {
-                // Hardware ignores the address bits below the mask (6.5.2.4).
-                addr: address & !bytes.wrapping_sub(1),
-                npages,
-                flags: if leaf_only { VTD_INV_FLAGS_LEAF } else { 0 },
-                reserved: 0,
-            }
-        }
+    let range = match pages {
+        PasidPages::All => return VtdS1Invalidate::ALL,
+        PasidPages::Range(range) => range,
+    };
+    match range.bounds() {
+        None => VtdS1Invalidate::ALL,
+        Some((addr, npages)) => VtdS1Invalidate {
+            addr,
+            npages,
+            flags: if range.leaf_only {
+                VTD_INV_FLAGS_LEAF
+            } else {
+                0
+            },
+            reserved: 0,
+        },
     }
 }
 
@@ -129,6 +121,7 @@ impl Unit {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::spec::descriptors::PageRange;
 
     fn range(address: u64, address_mask: u8) -> VtdS1Invalidate {
         entry_of(PasidPages::Range(PageRange {

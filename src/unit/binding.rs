@@ -16,7 +16,8 @@ use super::{State, Unit};
 use crate::event::Event;
 use crate::host::{Errno, Host, HostDevice, HwptId, VtdS1};
 use crate::translate::Fault;
-use crate::translate::tables::{Stages, Translated, lookup};
+use crate::translate::stages::Stages;
+use crate::translate::tables::{Requester, TableFault, Translated, lookup};
 use crate::vmm::LogLevel;
 use crate::{Error, Result};
 
@@ -93,14 +94,15 @@ enum Wanted {
 
 /// The host's form of a first-stage configuration.
 fn nested_content(stages: &Stages) -> Option<VtdS1> {
-    match *stages {
-        Stages::PassThrough => None,
-        Stages::FirstStage { table, format } => Some(VtdS1 {
+    match stages {
+        Stages::FirstStage(first) => Some(VtdS1 {
             flags: 0,
-            pgtbl_addr: table,
-            addr_width: if format.levels == 5 { 57 } else { 48 },
+            pgtbl_addr: first.table,
+            addr_width: if first.format.levels == 5 { 57 } else { 48 },
             reserved: 0,
         }),
+        // With a host, no second stage is reported.
+        Stages::PassThrough { .. } | Stages::SecondStage(_) | Stages::Nested(..) => None,
     }
 }
 
@@ -209,11 +211,12 @@ impl Unit {
     pub(super) fn look_up(
         &self,
         source_id: u16,
-    ) -> Option<core::result::Result<Translated, crate::translate::tables::TableFault>> {
+    ) -> Option<core::result::Result<Translated, TableFault>> {
         let control = *self.control.read();
+        let requester = Requester::plain(source_id);
         control
             .enabled
-            .then(|| lookup(&*self.memory, &self.capabilities, control.root, source_id))
+            .then(|| lookup(&*self.memory, &self.capabilities, control.root, requester))
     }
 
     /// Put every assigned device where the guest's tables say.

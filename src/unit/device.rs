@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use super::binding::{Binding, BindingState};
 use super::stats::Counter;
 use crate::host::{HostDevice, HwptId};
-use crate::translate::tables::Stages;
+use crate::translate::stages::Stages;
 use crate::vmm::Vmm;
 use crate::{Error, Result};
 

@@ -3,6 +3,7 @@
 use super::config::FAULT_RECORDS;
 use super::outbox::Outbox;
 use super::signal::Signal;
+use super::{State, Unit};
 use crate::spec::fault::{FaultReason, RecordedType};
 use crate::spec::registers::{FaultRecordHigh, FaultRecordLow, FaultStatus};
 
@@ -13,9 +14,42 @@ pub(super) struct Refused {
     pub address: u64,
     pub reason: FaultReason,
     pub kind: RecordedType,
+    /// AT.
+    pub address_type: u8,
     pub pasid: Option<u32>,
+    /// EXE and PRIV, of a request with PASID.
     pub execute: bool,
     pub privileged: bool,
+}
+
+impl Refused {
+    fn record(&self) -> (FaultRecordLow, FaultRecordHigh) {
+        let pasid = self.pasid.unwrap_or(0);
+        let high = FaultRecordHigh::new()
+            .with_source_id(self.source_id)
+            .with_privileged(self.privileged)
+            .with_execute(self.execute)
+            .with_pasid_present(self.pasid.is_some())
+            .with_type2(self.kind as u8 & 0b01 != 0)
+            .with_reason(self.reason.code())
+            .with_pasid(pasid & 0xf_ffff)
+            .with_address_type(self.address_type)
+            .with_read(self.kind as u8 & 0b10 != 0)
+            .with_fault(true);
+        let low = FaultRecordLow::new().with_page(self.address >> 12);
+        (low, high)
+    }
+}
+
+/// What became of a fault that was to be recorded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Recorded {
+    /// It has a record.
+    Yes,
+    /// A pending record says the same already (7.2.1).
+    Collapsed,
+    /// There was no room: PFO is set.
+    Overflow,
 }
 
 /// The log and the errors that share its status register and interrupt.
@@ -71,15 +105,23 @@ impl FaultLog {
         }
     }
 
-    /// Record a fault. False if there was no room: PFO is then set, and nothing is
-    /// recorded until software clears it.
-    pub fn record(&mut self, refused: Refused, out: &mut Outbox) -> bool {
+    /// Record a fault. Without room PFO is set, and nothing is recorded until software
+    /// clears it. A fault that repeats a pending record is not recorded again, so that
+    /// one requester cannot fill the log with one fault.
+    pub fn record(&mut self, refused: Refused, out: &mut Outbox) -> Recorded {
         if self.sticky.overflow() {
-            return false;
+            return Recorded::Overflow;
         }
-        let mut recorded = false;
-        self.signalling(out, |log| recorded = log.store(refused));
-        recorded
+        if self.records.contains(&refused.record()) {
+            return Recorded::Collapsed;
+        }
+        let mut stored = false;
+        self.signalling(out, |log| stored = log.store(refused));
+        if stored {
+            Recorded::Yes
+        } else {
+            Recorded::Overflow
+        }
     }
 
     fn store(&mut self, refused: Refused) -> bool {
@@ -92,19 +134,7 @@ impl FaultLog {
             self.sticky.set_overflow(true);
             return false;
         };
-        *record = (
-            FaultRecordLow::new().with_page(refused.address >> 12),
-            FaultRecordHigh::new()
-                .with_source_id(refused.source_id)
-                .with_type2(refused.kind as u8 & 0b01 != 0)
-                .with_privileged(refused.privileged)
-                .with_execute(refused.execute)
-                .with_pasid_present(refused.pasid.is_some())
-                .with_reason(refused.reason.code())
-                .with_pasid(refused.pasid.unwrap_or(0))
-                .with_read(refused.kind as u8 & 0b10 != 0)
-                .with_fault(true),
-        );
+        *record = refused.record();
         if nothing_pending {
             self.first = self.next;
         }
@@ -156,6 +186,17 @@ impl FaultLog {
         self.sticky = FaultStatus::from_bits(self.sticky.into_bits() & !clear.into_bits());
         if self.is_settled() {
             self.signal.settle();
+        }
+    }
+}
+
+impl Unit {
+    /// Record a refused request, and count what became of it.
+    pub(super) fn record_fault(&self, state: &mut State, refused: Refused, out: &mut Outbox) {
+        match state.registers.faults.record(refused, out) {
+            Recorded::Yes => {}
+            Recorded::Collapsed => self.counters.faults_collapsed.add(1),
+            Recorded::Overflow => self.counters.fault_overflows.add(1),
         }
     }
 }

@@ -147,11 +147,12 @@ impl Unit {
                         address: index << 48,
                         reason: fault.reason,
                         kind: RecordedType::Write,
+                        address_type: 0,
                         pasid: request.pasid,
                         execute: false,
                         privileged: false,
                     };
-                    self.record_fault(refused, out);
+                    self.record_fault(&mut self.state.lock(), refused, out);
                 }
             }
         }

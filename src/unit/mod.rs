@@ -10,6 +10,7 @@ mod batch;
 mod binding;
 mod config;
 mod device;
+mod direct;
 mod dump;
 mod fault_log;
 mod interrupts;
@@ -26,6 +27,8 @@ use std::sync::Arc;
 
 use parking_lot::{Mutex, RwLock};
 
+use crate::cache::contexts::ContextCache;
+use crate::cache::translations::TranslationCache;
 use crate::event::Event;
 use crate::host::Host;
 use crate::host::soft::SoftHost;
@@ -71,6 +74,10 @@ pub struct Unit {
     /// lock.
     interrupts: RwLock<interrupt::Control>,
     interrupt_entries: EntryCache,
+    /// Context and PASID entries of devices without a host.
+    contexts: ContextCache,
+    /// Translations of devices without a host.
+    cache: TranslationCache,
     state: Mutex<State>,
     counters: Counters,
     log_budget: LogBudget,
@@ -128,6 +135,8 @@ impl Unit {
             control: RwLock::default(),
             interrupts: RwLock::default(),
             interrupt_entries: EntryCache::default(),
+            contexts: ContextCache::default(),
+            cache: TranslationCache::default(),
             state: Mutex::new(State {
                 registers: Registers::default(),
                 hwpts: SharedHwpts::default(),
@@ -166,6 +175,7 @@ impl Unit {
             state.registers = Registers::default();
             *self.control.write() = Control::default();
             self.reset_interrupts(out);
+            self.contexts.clear();
             self.sync_all(state, out);
         });
         self.devices.read().clear_counters();
@@ -190,6 +200,7 @@ impl Unit {
     /// As [`GuestMemory::remove`].
     pub fn ram_remove(&self, gpa: u64, size: u64) -> Result<()> {
         self.memory.remove(gpa, size)?;
+        self.contexts.clear();
         if let Some(host) = &self.host {
             host.ram_removed();
         }

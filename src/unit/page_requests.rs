@@ -17,7 +17,7 @@ use crate::spec::page_request::{
     PAGE_REQUEST_SIZE, PAGE_REQUEST_TYPE, PageRequestHigh, PageRequestLow, ResponseCode,
 };
 use crate::spec::registers::{PageQueueAddress, PageRequestStatus};
-use crate::translate::tables::{TableFault, page_request_permitted};
+use crate::translate::tables::{Purpose, Requester, TableFault, lookup};
 use crate::vmm::PageResponse;
 use crate::{Error, Result};
 
@@ -194,7 +194,12 @@ impl Unit {
         let control = *self.control.read();
         let refusal = if control.enabled {
             let (memory, root) = (&*self.memory, control.root);
-            page_request_permitted(memory, &self.capabilities, root, source_id, request.pasid)
+            let requester = Requester {
+                source_id,
+                pasid: request.pasid,
+                purpose: Purpose::PageRequest,
+            };
+            lookup(memory, &self.capabilities, root, requester)
                 .err()
                 .map(Some)
         } else {
@@ -220,13 +225,12 @@ impl Unit {
                     address: request.address,
                     reason: fault.reason,
                     kind: RecordedType::Page,
+                    address_type: 0,
                     pasid: request.pasid,
                     execute: request.execute,
                     privileged: request.privileged,
                 };
-                if !state.registers.faults.record(refused, out) {
-                    self.counters.fault_overflows.add(1);
-                }
+                self.record_fault(state, refused, out);
             }
         }
         Err(ResponseCode::Invalid)

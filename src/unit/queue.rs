@@ -163,7 +163,8 @@ impl Unit {
         batch: &mut Batch,
         out: &mut Outbox,
     ) {
-        // Only requests without PASID, which use PASID 0, are translated.
+        self.forget_pasid_translations(domain_id, pasid, pages);
+        // Hosts are given only requests without PASID, which use PASID 0.
         if pasid == 0 {
             self.collect(state, Some(domain_id), entry_of(pages), batch, out);
         }
@@ -178,6 +179,7 @@ impl Unit {
         batch: &mut Batch,
         out: &mut Outbox,
     ) {
+        self.forget_translations(scope);
         let domain_id = match scope {
             Scope::Global => None,
             Scope::Domain(domain_id) | Scope::Fine(domain_id, _) => Some(domain_id),
@@ -212,6 +214,7 @@ impl Unit {
         scope: Scope<SourceMatch>,
         out: &mut Outbox,
     ) {
+        self.forget_contexts(scope);
         self.sync_where(state, out, |device| match scope {
             Scope::Global | Scope::Domain(_) => true,
             Scope::Fine(_, matching) => matching.matches(device.source_id()),
@@ -221,6 +224,7 @@ impl Unit {
     /// Forget PASID entries: look up again the devices that used one that is named,
     /// and those that had none, as the named one may be theirs now.
     fn invalidate_pasid(&self, state: &mut State, scope: Scope<u32>, out: &mut Outbox) {
+        self.forget_pasids(scope);
         self.sync_where(state, out, |device| {
             let has = |domain_id| device.domain_id().is_none_or(|used| used == domain_id);
             match scope {

@@ -262,6 +262,7 @@ impl Unit {
                 [u64::from(command.translation()), 0, 0],
             );
             self.control.write().enabled = command.translation();
+            self.contexts.clear();
             self.sync_all(state, out);
         }
         self.interrupt_command(state, command, out);
@@ -273,6 +274,7 @@ impl Unit {
         out.event(Event::RootTable, [root.into_bits(), 0, 0]);
         state.registers.status.set_root_table(true);
         self.control.write().root = root;
+        self.contexts.clear();
         self.sync_all(state, out);
         self.invalidate_everything(state, out);
     }

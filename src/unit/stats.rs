@@ -106,6 +106,8 @@ counters! {
     interrupt_cache_hits,
     /// Of these, refused.
     interrupt_faults,
+    /// Faults that a pending record told of already.
+    faults_collapsed,
 }
 
 impl Counters {

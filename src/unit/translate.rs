@@ -2,15 +2,14 @@
 
 use super::Unit;
 use super::device::Device;
+use super::direct::{Found, Source};
 use super::fault_log::Refused;
 use super::outbox::Outbox;
 use crate::event::Event;
 use crate::host::HostDevice;
 use crate::host::soft::hardware::{Dma, DmaFault};
 use crate::spec::fault::{FaultReason, RecordedType};
-use crate::spec::{INTERRUPT_RANGE_FIRST, INTERRUPT_RANGE_LAST, PAGE_SIZE};
-use crate::translate::tables::{Stages, TableFault};
-use crate::translate::walk::walk;
+use crate::translate::tables::{Purpose, Requester, TableFault, lookup};
 use crate::translate::{Access, Diagnostic, Fault, Permissions, Translation};
 use crate::{Error, Result};
 
@@ -47,6 +46,34 @@ pub struct Request {
     pub debug: bool,
 }
 
+/// PASIDs have 20 bits.
+const MAX_PASID: u32 = 0xf_ffff;
+
+impl Request {
+    /// Requests that nothing but the API could make wrong.
+    fn check(&self) -> Result<()> {
+        if !self.read && !self.write {
+            return Err(Error::invalid("a request must read, write or do both"));
+        }
+        if let Some(pasid) = self.pasid.filter(|&pasid| pasid > MAX_PASID) {
+            return Err(Error::invalid(format!(
+                "PASID {pasid:#x} has more than 20 bits; use at most {MAX_PASID:#x}"
+            )));
+        }
+        if self.pasid.is_none() && (self.execute || self.privileged) {
+            return Err(Error::invalid(
+                "execute and privileged requests have a PASID; give one, or leave them out",
+            ));
+        }
+        Ok(())
+    }
+
+    /// Untranslated and without PASID.
+    fn is_plain(&self) -> bool {
+        self.pasid.is_none() && self.kind == RequestKind::Untranslated
+    }
+}
+
 /// What became of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Answer {
@@ -58,9 +85,20 @@ pub struct Answer {
 }
 
 /// A refused request, and whether the guest is to know.
-struct Refusal {
-    fault: Fault,
-    record: bool,
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Refusal {
+    pub fault: Fault,
+    pub record: bool,
+}
+
+impl Refusal {
+    /// Recorded, unless FPD is set.
+    pub fn of(fault: Fault, fault_disable: bool) -> Self {
+        Self {
+            fault,
+            record: !fault_disable,
+        }
+    }
 }
 
 impl Unit {
@@ -70,9 +108,7 @@ impl Unit {
     /// # Errors
     /// `ENOENT`: there is no such device. `EINVAL`: neither a read nor a write.
     pub fn translate(&self, handle: u32, request: Request) -> Result<Answer> {
-        if !request.read && !request.write {
-            return Err(Error::invalid("a request must read, write or do both"));
-        }
+        request.check()?;
         let device = self.devices.read().get(handle)?;
         let source_id = device.refresh_source_id(&*self.vmm);
         let access = Access {
@@ -83,20 +119,35 @@ impl Unit {
         };
         let mut out = Outbox::new(&*self.vmm);
         let result = match device.host {
+            Some(_) if !request.is_plain() => Err(self.not_on_host(source_id, &request)),
             Some(bound) => {
                 self.translate_on_host(&device, bound, source_id, request.address, access, &mut out)
             }
-            None => self.translate_directly(source_id, request.address, access),
+            None => {
+                let source = Source {
+                    device: handle,
+                    id: source_id,
+                };
+                self.translate_directly(source, &request, access)
+            }
         };
+        // The device may ask for what a translation request did not get, and software
+        // is not to hear of it twice (7.3).
+        let recoverable = request.kind == RequestKind::Translation
+            && matches!(&result, Err(refusal) if refusal.fault.reason.is_recoverable());
+        let result = result.map_err(|refusal| Refusal {
+            record: refusal.record && !recoverable,
+            ..refusal
+        });
         if !request.debug {
             self.account(&device, source_id, request, &result, &mut out);
         }
         self.deliver(out);
         Ok(Answer {
             result: result
-                .map(|translation| told(translation, &request))
+                .map(|found| told(found.translation, &request))
                 .map_err(|refusal| refusal.fault),
-            recoverable: false,
+            recoverable,
         })
     }
 
@@ -109,7 +160,7 @@ impl Unit {
         address: u64,
         access: Access,
         out: &mut Outbox,
-    ) -> core::result::Result<Translation, Refusal> {
+    ) -> core::result::Result<Found, Refusal> {
         let Some(hardware) = &self.hardware else {
             return Err(self.blocked(device, source_id));
         };
@@ -122,17 +173,13 @@ impl Unit {
         if !access.look {
             self.counters.walks.add(u64::from(walks));
         }
-        if cache_hit {
-            self.counters.cache_hits.add(1);
-            device.cache_hits.add(1);
-        }
         if stale {
             self.counters.stale_uses.add(1);
             device.stale_uses.add(1);
             let used = result.map_or(0, |translation| translation.address);
             out.event(Event::StaleUse, [u64::from(source_id), address, used]);
         }
-        result.map_err(|fault| match fault {
+        let result = result.map_err(|fault| match fault {
             DmaFault::Blocked => self.blocked(device, source_id),
             DmaFault::Table(fault) => {
                 // Without a PASID entry the guest has not asked for translation, and
@@ -141,7 +188,37 @@ impl Unit {
                 let record = translated.is_some_and(|translated| !translated.fault_disable);
                 Refusal { fault, record }
             }
+        });
+        result.map(|translation| Found {
+            translation,
+            cache_hit,
         })
+    }
+
+    /// A request with PASID or of a device TLB: a host is given neither, and the
+    /// guest's entries cannot allow them as their capabilities are not reported.
+    fn not_on_host(&self, source_id: u16, request: &Request) -> Refusal {
+        let control = *self.control.read();
+        let requester = Requester {
+            source_id,
+            pasid: request.pasid,
+            purpose: match request.kind {
+                RequestKind::Untranslated => Purpose::Untranslated,
+                RequestKind::Translation => Purpose::Translation,
+                RequestKind::Translated => Purpose::Translated,
+            },
+        };
+        let refused = Fault::new(FaultReason::PasidInvalid, Diagnostic::HostRefused);
+        if !control.enabled {
+            return Refusal::of(refused, true);
+        }
+        match lookup(&*self.memory, &self.capabilities, control.root, requester) {
+            Err(TableFault {
+                fault,
+                fault_disable,
+            }) => Refusal::of(fault, fault_disable),
+            Ok(translated) => Refusal::of(refused, translated.fault_disable),
+        }
     }
 
     /// Why is the device blocked? The guest's tables say, or else the host.
@@ -171,76 +248,26 @@ impl Unit {
         }
     }
 
-    /// The unit walks the guest's tables itself.
-    fn translate_directly(
-        &self,
-        source_id: u16,
-        address: u64,
-        access: Access,
-    ) -> core::result::Result<Translation, Refusal> {
-        let translated = match self.look_up(source_id) {
-            None => return Ok(identity(address)),
-            Some(Ok(translated)) => translated,
-            Some(Err(TableFault {
-                fault,
-                fault_disable,
-            })) => {
-                return Err(Refusal {
-                    fault,
-                    record: !fault_disable,
-                });
-            }
-        };
-        let refuse = |fault| Refusal {
-            fault,
-            record: !translated.fault_disable,
-        };
-        let translation = match translated.stages {
-            Stages::PassThrough => {
-                if address
-                    .checked_shr(self.capabilities.address_width)
-                    .unwrap_or(0)
-                    != 0
-                {
-                    let fault = Fault::new(FaultReason::BeyondWidth, Diagnostic::BeyondWidth);
-                    return Err(refuse(fault));
-                }
-                identity(address)
-            }
-            Stages::FirstStage { table, format } => {
-                if !access.look {
-                    self.counters.walks.add(1);
-                }
-                walk(&*self.memory, &format, table, address, access)
-                    .map_err(refuse)?
-                    .translation
-            }
-        };
-        if (INTERRUPT_RANGE_FIRST..=INTERRUPT_RANGE_LAST).contains(&translation.address) {
-            let fault = Fault::new(FaultReason::InterruptRange, Diagnostic::InterruptRange);
-            return Err(refuse(fault));
-        }
-        Ok(translation)
-    }
-
     /// Count the request, and record what is to be recorded.
     fn account(
         &self,
         device: &Device,
         source_id: u16,
         request: Request,
-        result: &core::result::Result<Translation, Refusal>,
+        result: &core::result::Result<Found, Refusal>,
         out: &mut Outbox,
     ) {
         self.counters.translations.add(1);
         device.translations.add(1);
         let requester = u64::from(source_id);
         match result {
-            Ok(translation) => {
-                out.event(
-                    Event::Translate,
-                    [requester, request.address, translation.address],
-                );
+            Ok(found) => {
+                if found.cache_hit {
+                    self.counters.cache_hits.add(1);
+                    device.cache_hits.add(1);
+                }
+                let address = found.translation.address;
+                out.event(Event::Translate, [requester, request.address, address]);
             }
             Err(Refusal { fault, record }) => {
                 self.counters.faults.add(1);
@@ -267,18 +294,16 @@ impl Unit {
             } else {
                 RecordedType::Read
             },
+            address_type: match request.kind {
+                RequestKind::Untranslated => 0,
+                RequestKind::Translation => 1,
+                RequestKind::Translated => 2,
+            },
             pasid: request.pasid,
             execute: request.execute,
             privileged: request.privileged,
         };
-        self.record_fault(refused, out);
-    }
-
-    /// Record a refused request.
-    pub(super) fn record_fault(&self, refused: Refused, out: &mut Outbox) {
-        if !self.state.lock().registers.faults.record(refused, out) {
-            self.counters.fault_overflows.add(1);
-        }
+        self.record_fault(&mut self.state.lock(), refused, out);
     }
 }
 
@@ -290,14 +315,5 @@ fn told(translation: Translation, request: &Request) -> Translation {
             ..translation.permissions
         },
         ..translation
-    }
-}
-
-/// No translation.
-fn identity(address: u64) -> Translation {
-    Translation {
-        address,
-        page_size: PAGE_SIZE,
-        permissions: Permissions::ALL,
     }
 }

@@ -126,7 +126,8 @@ impl Guest {
     /// The PASID entry, with this PGTT.
     pub fn set_pasid_entry(&self, pgtt: u64) {
         self.poke(PASID_TABLE + 16, PML4);
-        self.poke(PASID_TABLE + 8, u64::from(DOMAIN));
+        // PWSNP: the walks snoop, so that accessed and dirty bits can be set.
+        self.poke(PASID_TABLE + 8, u64::from(DOMAIN) | 1 << 23);
         self.poke(PASID_TABLE, (pgtt << 6) | 1);
     }
 

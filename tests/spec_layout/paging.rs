@@ -1,6 +1,6 @@
-//! Paging entries (section 9.7).
+//! Paging entries (sections 9.7 and 9.8).
 
-use nested_vtd::spec::paging::FirstStageEntry;
+use nested_vtd::spec::paging::{FirstStageEntry, SecondStageEntry};
 
 // 9.7. EA is VirtualBox's alone, as nothing in Linux or QEMU sets it. D, PS and G are
 // bits of a leaf; VirtualBox gives the entry that leads to a table, where they have no
@@ -30,5 +30,29 @@ fn address() {
     assert_eq!(
         FirstStageEntry::from_bits(0x8000_0001_2345_6067).address(),
         0x0000_0001_2345_6000
+    );
+}
+
+// 9.8. The leaf's bits; a non-leaf entry has R, W, X, PS, A and the address.
+layout! {
+    second_stage_entry: SecondStageEntry(u64), unnamed 0xbff0_0000_0000_0400;
+    R: readable, with_readable(true) = 0x0000_0000_0000_0001;
+    W: writable, with_writable(true) = 0x0000_0000_0000_0002;
+    X: executable, with_executable(true) = 0x0000_0000_0000_0004;
+    EMT: memory_type, with_memory_type(0x7) = 0x0000_0000_0000_0038;
+    IPAT: ignore_attributes, with_ignore_attributes(true) = 0x0000_0000_0000_0040;
+    PS: page_size, with_page_size(true) = 0x0000_0000_0000_0080;
+    A: accessed, with_accessed(true) = 0x0000_0000_0000_0100;
+    D: dirty, with_dirty(true) = 0x0000_0000_0000_0200;
+    SNP: snoop, with_snoop(true) = 0x0000_0000_0000_0800;
+    ADDR: frame, with_frame(0xff_ffff_ffff) = 0x000f_ffff_ffff_f000;
+    TM: transient_mapping, with_transient_mapping(true) = 0x4000_0000_0000_0000;
+}
+
+#[test]
+fn second_stage_address() {
+    assert_eq!(
+        SecondStageEntry::from_bits(u64::MAX).address(),
+        0x000f_ffff_ffff_f000
     );
 }

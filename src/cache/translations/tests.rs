@@ -8,6 +8,7 @@ fn leaf(address: u64, page_size: u64) -> Leaf {
             permissions: Permissions::ALL,
         },
         dirty: true,
+        fractured: false,
     }
 }
 

@@ -9,11 +9,12 @@ use super::{Attachment, Nested, Object, SoftHost};
 use crate::cache::translations::agrees;
 use crate::host::HostDevice;
 use crate::memory::{GuestMemory, PageKind};
+use crate::spec::PAGE_SIZE;
 use crate::spec::fault::FaultReason;
-use crate::spec::{INTERRUPT_RANGE_FIRST, INTERRUPT_RANGE_LAST, PAGE_SIZE};
 use crate::translate::walk::{Leaf, walk};
 use crate::translate::{
     Access, Diagnostic, Fault, Permissions, TableError, TableMemory, Translation,
+    is_interrupt_address,
 };
 
 /// What became of a DMA request.
@@ -83,7 +84,7 @@ impl SoftHost {
             let stale = self.contradicted(nested, address, access, &leaf.translation)
                 && nested.tag.unchanged_since(ticket);
             return Dma {
-                result: Ok(leaf.translation),
+                result: Ok(leaf.told(access.look)),
                 cache_hit: true,
                 stale,
                 walks: 0,
@@ -94,7 +95,9 @@ impl SoftHost {
             self.cache.fill(&nested.tag, ticket, address, *leaf);
         }
         Dma {
-            result: walked.map(|leaf| leaf.translation).map_err(DmaFault::Table),
+            result: walked
+                .map(|leaf| leaf.told(access.look))
+                .map_err(DmaFault::Table),
             cache_hit: false,
             stale: false,
             walks: 1,
@@ -109,13 +112,7 @@ impl SoftHost {
             return None;
         }
         let leaf = self.cache.get(&nested.tag, address)?;
-        let permitted = leaf.translation.permissions;
-        let usable = if access.write {
-            permitted.write && leaf.dirty
-        } else {
-            permitted.read
-        };
-        usable.then_some(leaf)
+        leaf.serves(access).then_some(leaf)
     }
 
     /// The oracle: does a fresh walk contradict what was used?
@@ -154,23 +151,21 @@ impl SoftHost {
         let first = leaf.translation;
         let second = self.second_stage(first.address, first.page_size, access)?;
         let translation = Translation {
-            permissions: Permissions {
-                read: first.permissions.read && second.permissions.read,
-                write: first.permissions.write && second.permissions.write,
-                ..Permissions::ALL
-            },
+            permissions: first.permissions.and(second.permissions),
             ..second
         };
-        Ok(Leaf {
+        let leaf = Leaf {
             translation,
+            fractured: second.page_size < first.page_size,
             ..leaf
-        })
+        };
+        Ok(leaf.clear_of_interrupts(address))
     }
 
     /// The parent: identity over registered RAM. The answer holds for the page of
     /// `largest` bytes if one region has all of it, else for 4 KiB.
     fn second_stage(&self, gpa: u64, largest: u64, access: Access) -> Result<Translation, Fault> {
-        if (INTERRUPT_RANGE_FIRST..=INTERRUPT_RANGE_LAST).contains(&gpa) {
+        if is_interrupt_address(gpa) {
             return Err(Fault::new(
                 FaultReason::InterruptRange,
                 Diagnostic::InterruptRange,

@@ -169,11 +169,11 @@ impl SoftHost {
         {
             return Err(libc::EINVAL);
         }
-        Ok(FirstStage {
+        Ok(FirstStage::new(
             levels,
-            huge_pages: cap.first_stage_1g(),
-            address_width: u32::from(cap.address_width()).saturating_add(1),
-        })
+            cap.first_stage_1g(),
+            u32::from(cap.address_width()).saturating_add(1),
+        ))
     }
 
     /// Point the hardware somewhere else. What it cached of a nested HWPT that a

@@ -1,0 +1,71 @@
+use super::*;
+use crate::cache::translations::TranslationCache;
+use crate::translate::stages::Stages;
+
+fn context(cache: &TranslationCache, domain_id: u16) -> Arc<Context> {
+    Arc::new(Context {
+        source_id: 8,
+        translated: Translated {
+            domain_id,
+            pasid: 0,
+            fault_disable: false,
+            device_tlb: false,
+            supervisor_request: false,
+            execute_request: false,
+            legacy: false,
+            stages: Stages::PassThrough {
+                width: 48,
+                legacy: false,
+            },
+        },
+        tags: [cache.new_tag(), cache.new_tag()],
+    })
+}
+
+fn key(device: u32, pasid: Option<u32>) -> Key {
+    Key { device, pasid }
+}
+
+#[test]
+fn a_late_fill_is_refused() {
+    let translations = TranslationCache::default();
+    let cache = ContextCache::default();
+    let ticket = cache.ticket();
+    cache.forget(|_, _| false);
+    cache.fill(key(1, None), ticket, context(&translations, 5));
+    assert!(cache.get(key(1, None)).is_none());
+    cache.fill(key(1, None), cache.ticket(), context(&translations, 5));
+    assert!(cache.get(key(1, None)).is_some());
+}
+
+#[test]
+fn what_is_named_is_forgotten() {
+    let translations = TranslationCache::default();
+    let cache = ContextCache::default();
+    for (device, pasid, domain_id) in [(1, None, 5), (1, Some(3), 6), (2, None, 6)] {
+        let entry = context(&translations, domain_id);
+        cache.fill(key(device, pasid), cache.ticket(), entry);
+    }
+    cache.forget(|key, context| key.device == 1 && context.translated.domain_id == 6);
+    let mut left = Vec::new();
+    cache.for_each(|context| left.push(context.translated.domain_id));
+    left.sort_unstable();
+    assert_eq!(left, [5, 6]);
+    assert!(cache.get(key(1, Some(3))).is_none());
+    cache.clear();
+    assert!(cache.get(key(1, None)).is_none() && cache.get(key(2, None)).is_none());
+}
+
+#[test]
+fn the_cache_is_bounded() {
+    let translations = TranslationCache::default();
+    let cache = ContextCache::default();
+    for pasid in 0..3 * CAPACITY as u32 {
+        let entry = context(&translations, 5);
+        cache.fill(key(1, Some(pasid)), cache.ticket(), entry);
+        assert!(cache.get(key(1, Some(pasid))).is_some());
+    }
+    let mut count = 0;
+    cache.for_each(|_| count += 1);
+    assert!(count <= CAPACITY, "{count}");
+}

@@ -1,0 +1,200 @@
+//! The stages of a translation, and how they compose (3.6 to 3.8).
+
+use super::first_stage::FirstStage;
+use super::second_stage::SecondStage;
+use super::walk::{Leaf, walk};
+use super::{
+    Access, Diagnostic, Fault, Permissions, TableError, TableMemory, Translation, is_beyond,
+    is_interrupt_address,
+};
+use crate::spec::PAGE_SIZE;
+use crate::spec::fault::FaultReason;
+use crate::spec::pasid::TranslationType;
+
+/// Tables of one stage: where the topmost one is, and how entries are to be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Tables<F> {
+    /// Address of the topmost table.
+    pub table: u64,
+    /// The format.
+    pub format: F,
+}
+
+/// Which tables a request goes through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Stages {
+    /// None: addresses are physical, up to `width` bits.
+    PassThrough {
+        /// Bits in an address.
+        width: u32,
+        /// In legacy mode.
+        legacy: bool,
+    },
+    /// The first stage alone.
+    FirstStage(Tables<FirstStage>),
+    /// The second stage alone.
+    SecondStage(Tables<SecondStage>),
+    /// The first stage, whose tables and pages are found through the second.
+    Nested(Tables<FirstStage>, Tables<SecondStage>),
+}
+
+impl Stages {
+    /// The PGTT these stages have, or would have in scalable mode.
+    pub fn translation_type(&self) -> TranslationType {
+        match self {
+            Self::PassThrough { .. } => TranslationType::PassThrough,
+            Self::FirstStage(_) => TranslationType::FirstStage,
+            Self::SecondStage(_) => TranslationType::SecondStage,
+            Self::Nested(..) => TranslationType::Nested,
+        }
+    }
+
+    /// Address of the topmost table that a request's address enters; 0 without one.
+    pub fn table(&self) -> u64 {
+        match self {
+            Self::PassThrough { .. } => 0,
+            Self::FirstStage(first) | Self::Nested(first, _) => first.table,
+            Self::SecondStage(second) => second.table,
+        }
+    }
+
+    /// Is it legacy mode?
+    fn is_legacy(&self) -> bool {
+        match self {
+            Self::PassThrough { legacy, .. } => *legacy,
+            Self::SecondStage(second) => second.format.role == super::second_stage::Role::Legacy,
+            Self::FirstStage(_) | Self::Nested(..) => false,
+        }
+    }
+
+    /// Translate `address`.
+    ///
+    /// # Errors
+    /// The fault that refuses the access.
+    pub fn translate<M: TableMemory + ?Sized>(
+        &self,
+        memory: &M,
+        address: u64,
+        access: Access,
+    ) -> Result<Leaf, Fault> {
+        let leaf = match self {
+            Self::PassThrough { width, legacy } => pass_through(address, *width, *legacy)?,
+            Self::FirstStage(first) => walk(memory, &first.format, first.table, address, access)?,
+            Self::SecondStage(second) => {
+                walk(memory, &second.format, second.table, address, access)?
+            }
+            Self::Nested(first, second) => nested(memory, first, second, address, access)?,
+        };
+        if is_interrupt_address(leaf.translation.address) {
+            return Err(self.interrupt_range());
+        }
+        Ok(leaf.clear_of_interrupts(address))
+    }
+
+    /// The fault of a translated address that would raise an interrupt (3.15).
+    pub fn interrupt_range(&self) -> Fault {
+        let reason = if self.is_legacy() {
+            FaultReason::LegacyInterruptRange
+        } else {
+            FaultReason::InterruptRange
+        };
+        Fault::new(reason, Diagnostic::InterruptRange)
+    }
+}
+
+fn pass_through(address: u64, width: u32, legacy: bool) -> Result<Leaf, Fault> {
+    if is_beyond(address, width) {
+        let reason = if legacy {
+            FaultReason::LegacyBeyondWidth
+        } else {
+            FaultReason::BeyondWidth
+        };
+        return Err(Fault::new(reason, Diagnostic::BeyondWidth));
+    }
+    Ok(Leaf {
+        translation: Translation {
+            address,
+            page_size: PAGE_SIZE,
+            permissions: Permissions::ALL,
+        },
+        dirty: true,
+        fractured: false,
+    })
+}
+
+/// The first stage over the second (3.8): each table of the first stage and the page
+/// it leads to are found through the second.
+fn nested<M: TableMemory + ?Sized>(
+    memory: &M,
+    first: &Tables<FirstStage>,
+    second: &Tables<SecondStage>,
+    address: u64,
+    access: Access,
+) -> Result<Leaf, Fault> {
+    let tables = ThroughSecondStage {
+        memory,
+        second,
+        look: access.look,
+    };
+    let leaf = walk(&tables, &first.format, first.table, address, access)?;
+    let page = leaf.translation;
+    let below = Access {
+        privileged: false,
+        ..access
+    };
+    let found = walk(memory, &second.format, second.table, page.address, below)?;
+    let translation = found.translation;
+    Ok(Leaf {
+        translation: Translation {
+            address: translation.address,
+            page_size: translation.page_size.min(page.page_size),
+            permissions: page.permissions.and(translation.permissions),
+        },
+        dirty: leaf.dirty && found.dirty,
+        fractured: translation.page_size < page.page_size,
+    })
+}
+
+/// Memory as the first stage's walk sees it: guest-physical addresses, translated by
+/// the second stage.
+pub struct ThroughSecondStage<'a, M: ?Sized> {
+    /// Memory in which the second stage is.
+    pub memory: &'a M,
+    /// The second stage.
+    pub second: &'a Tables<SecondStage>,
+    /// Set no accessed or dirty bits.
+    pub look: bool,
+}
+
+impl<M: TableMemory + ?Sized> ThroughSecondStage<'_, M> {
+    fn locate(&self, address: u64, write: bool) -> Result<u64, TableError> {
+        let access = Access {
+            write,
+            look: self.look,
+            ..Access::default()
+        };
+        let second = self.second;
+        let found = walk(self.memory, &second.format, second.table, address, access);
+        found
+            .map(|leaf| leaf.translation.address)
+            .map_err(|fault| match fault.reason {
+                FaultReason::SecondStagePermission => TableError::Denied,
+                FaultReason::NestedBeyondWidth => TableError::Refused(Fault::new(
+                    FaultReason::FirstStageTableBeyondWidth,
+                    Diagnostic::NestedTableBeyondWidth,
+                )),
+                _ => TableError::Refused(fault),
+            })
+    }
+}
+
+impl<M: TableMemory + ?Sized> TableMemory for ThroughSecondStage<'_, M> {
+    fn read(&self, address: u64) -> Result<u64, TableError> {
+        self.memory.read(self.locate(address, false)?)
+    }
+
+    fn compare_exchange(&self, address: u64, old: u64, new: u64) -> Result<bool, TableError> {
+        self.memory
+            .compare_exchange(self.locate(address, true)?, old, new)
+    }
+}

@@ -1,0 +1,348 @@
+//! Requests of devices without a host: the unit walks the guest's tables itself,
+//! through its context and translation caches (6.2).
+
+use std::sync::Arc;
+
+use super::Unit;
+use super::translate::{Refusal, Request, RequestKind};
+use crate::cache::contexts::{Context, Key};
+use crate::spec::PAGE_SIZE;
+use crate::spec::descriptors::{PageRange, PasidPages, Scope, SourceMatch};
+use crate::spec::fault::FaultReason;
+use crate::translate::stages::Stages;
+use crate::translate::tables::{Purpose, Requester, TableFault, lookup};
+use crate::translate::walk::Leaf;
+use crate::translate::{Access, Diagnostic, Fault, Permissions, Translation, is_interrupt_address};
+
+/// Who asks.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Source {
+    /// The device's handle.
+    pub device: u32,
+    /// Its present requester ID.
+    pub id: u16,
+}
+
+/// An answer, and whether a cache had it.
+pub(super) struct Found {
+    pub translation: Translation,
+    pub cache_hit: bool,
+}
+
+impl Found {
+    fn fresh(translation: Translation) -> Self {
+        Self {
+            translation,
+            cache_hit: false,
+        }
+    }
+}
+
+/// Addresses as they are.
+fn identity(address: u64, permissions: Permissions) -> Translation {
+    Translation {
+        address,
+        page_size: PAGE_SIZE,
+        permissions,
+    }
+}
+
+impl Unit {
+    /// Where the request goes (3.4, 4.1).
+    pub(super) fn translate_directly(
+        &self,
+        source: Source,
+        request: &Request,
+        access: Access,
+    ) -> Result<Found, Refusal> {
+        let control = *self.control.read();
+        if !control.enabled {
+            return translation_off(request);
+        }
+        if let Some(answer) = self.interrupt_address(source, request) {
+            return answer;
+        }
+        match request.kind {
+            RequestKind::Translated => self.translated(source, request),
+            RequestKind::Untranslated => {
+                let context = self.context(source, request, Purpose::Untranslated)?;
+                self.through(&context, request.address, access)
+            }
+            RequestKind::Translation => {
+                let context = self.context(source, request, Purpose::Translation)?;
+                self.translation_request(&context, request, access)
+            }
+        }
+    }
+
+    /// Requests to the interrupt range are no DMA (3.15): without PASID they are asked
+    /// for only by a device TLB, which is told to keep nothing of it.
+    fn interrupt_address(
+        &self,
+        source: Source,
+        request: &Request,
+    ) -> Option<Result<Found, Refusal>> {
+        if !is_interrupt_address(request.address) {
+            return None;
+        }
+        let purpose = match (request.kind, request.pasid) {
+            (RequestKind::Untranslated, None) => return None,
+            (RequestKind::Untranslated, Some(_)) => Purpose::Untranslated,
+            (RequestKind::Translation, _) => Purpose::Translation,
+            (RequestKind::Translated, _) => Purpose::Translated,
+        };
+        let context = match self.context(source, request, purpose) {
+            Ok(context) => context,
+            Err(refusal) => return Some(Err(refusal)),
+        };
+        if request.kind == RequestKind::Translation && request.pasid.is_none() {
+            let permissions = Permissions {
+                read: false,
+                execute: false,
+                untranslated: true,
+                ..Permissions::ALL
+            };
+            return Some(Ok(Found::fresh(identity(request.address, permissions))));
+        }
+        let mut fault = context.translated.stages.interrupt_range();
+        if request.pasid.is_some() {
+            fault.diagnostic = Diagnostic::PasidInterruptRange;
+        }
+        Some(Err(Refusal::of(fault, context.translated.fault_disable)))
+    }
+
+    /// A translated request: root and context entry must allow it, the PASID table is
+    /// not read.
+    fn translated(&self, source: Source, request: &Request) -> Result<Found, Refusal> {
+        let context = self.context(source, request, Purpose::Translated)?;
+        let found = context
+            .translated
+            .stages
+            .translate(&*self.memory, request.address, Access::default())
+            .map_err(|fault| Refusal::of(fault, context.translated.fault_disable))?;
+        Ok(Found::fresh(found.translation))
+    }
+
+    /// The decoded entries of a requester: cached, or read now.
+    fn context(
+        &self,
+        source: Source,
+        request: &Request,
+        purpose: Purpose,
+    ) -> Result<Arc<Context>, Refusal> {
+        let key = Key {
+            device: source.device,
+            pasid: request.pasid,
+        };
+        // The whole of a context is cached, so only those that went through the PASID
+        // table are kept; a debugger sees the tables as they are.
+        let kept = !request.debug && purpose != Purpose::Translated;
+        let cached = if kept { self.contexts.get(key) } else { None };
+        let context = match cached.filter(|context| context.source_id == source.id) {
+            Some(context) => context,
+            None => self.read_context(source, request.pasid, purpose, kept.then_some(key))?,
+        };
+        let translated = &context.translated;
+        let attributes = translated.check_attributes(request.execute, request.privileged);
+        translated
+            .check_purpose(purpose)
+            .and(if purpose == Purpose::Translated {
+                Ok(())
+            } else {
+                attributes
+            })
+            .map_err(|fault| Refusal::of(fault, translated.fault_disable))?;
+        Ok(context)
+    }
+
+    fn read_context(
+        &self,
+        source: Source,
+        pasid: Option<u32>,
+        purpose: Purpose,
+        keep: Option<Key>,
+    ) -> Result<Arc<Context>, Refusal> {
+        // The ticket comes first: SRTP and TE change the control before they forget.
+        let ticket = self.contexts.ticket();
+        let root = self.control.read().root;
+        let requester = Requester {
+            source_id: source.id,
+            pasid,
+            purpose,
+        };
+        let mut translated =
+            lookup(&*self.memory, &self.capabilities, root, requester).map_err(Refusal::from)?;
+        if let (Purpose::Translated, Stages::SecondStage(second)) = (purpose, translated.stages) {
+            // Legacy mode: the tables are there, but the address is final.
+            translated.stages = Stages::PassThrough {
+                width: second.format.address_width,
+                legacy: true,
+            };
+        }
+        let context = Arc::new(Context {
+            source_id: source.id,
+            translated,
+            tags: [self.cache.new_tag(), self.cache.new_tag()],
+        });
+        if let Some(key) = keep {
+            self.contexts.fill(key, ticket, Arc::clone(&context));
+        }
+        Ok(context)
+    }
+
+    /// Through the stages of a context, or what is cached of them.
+    fn through(&self, context: &Context, address: u64, access: Access) -> Result<Found, Refusal> {
+        self.leaf(context, address, access)
+            .map(|(leaf, cache_hit)| Found {
+                translation: leaf.told(access.look),
+                cache_hit,
+            })
+    }
+
+    /// The leaf for an address, and whether it was cached. One that does not serve
+    /// the access is walked for again, so permissions may grow without invalidation.
+    fn leaf(
+        &self,
+        context: &Context,
+        address: u64,
+        access: Access,
+    ) -> Result<(Leaf, bool), Refusal> {
+        let stages = &context.translated.stages;
+        let refuse = |fault| Refusal::of(fault, context.translated.fault_disable);
+        let walked = |access| stages.translate(&*self.memory, address, access);
+        if matches!(stages, Stages::PassThrough { .. }) {
+            return Ok((walked(access).map_err(refuse)?, false));
+        }
+        if access.look {
+            return Ok((walked(access).map_err(refuse)?, false));
+        }
+        let tag = context.tag(access.privileged);
+        let ticket = tag.ticket();
+        if let Some(leaf) = self.cache.get(tag, address) {
+            if leaf.serves(access) {
+                return Ok((leaf, true));
+            }
+        }
+        self.counters.walks.add(1);
+        let leaf = walked(access).map_err(refuse)?;
+        self.cache.fill(tag, ticket, address, leaf);
+        Ok((leaf, false))
+    }
+
+    /// A translation request (4.2.2): the page's permissions, if it can be read.
+    /// Writing is granted only where the dirty bit is set, and it is set for those
+    /// who ask for writing.
+    fn translation_request(
+        &self,
+        context: &Context,
+        request: &Request,
+        access: Access,
+    ) -> Result<Found, Refusal> {
+        let reading = Access {
+            write: false,
+            ..access
+        };
+        let (mut leaf, cache_hit) = self.leaf(context, request.address, reading)?;
+        if request.write && leaf.translation.permissions.write && !leaf.dirty {
+            let writing = Access {
+                write: true,
+                ..access
+            };
+            leaf = self.leaf(context, request.address, writing)?.0;
+        }
+        Ok(Found {
+            translation: leaf.told(access.look),
+            cache_hit,
+        })
+    }
+
+    /// Forget context entries (6.5.2.1). In scalable mode they have no domain ID, so
+    /// a domain is everything there.
+    pub(super) fn forget_contexts(&self, scope: Scope<SourceMatch>) {
+        self.contexts.forget(|_, context| match scope {
+            Scope::Global => true,
+            Scope::Domain(domain_id) => {
+                !context.translated.legacy || context.translated.domain_id == domain_id
+            }
+            Scope::Fine(_, matching) => matching.matches(context.source_id),
+        });
+    }
+
+    /// Forget PASID entries (6.5.2.2).
+    pub(super) fn forget_pasids(&self, scope: Scope<u32>) {
+        self.contexts.forget(|_, context| {
+            let translated = &context.translated;
+            match scope {
+                Scope::Global => true,
+                Scope::Domain(domain_id) => translated.domain_id == domain_id,
+                Scope::Fine(domain_id, pasid) => {
+                    translated.domain_id == domain_id && translated.pasid == pasid
+                }
+            }
+        });
+    }
+
+    /// Forget translations of a domain (6.5.2.3). The address is one of the second
+    /// stage: where a first stage stands before it, all of the domain goes.
+    pub(super) fn forget_translations(&self, scope: Scope<PageRange>) {
+        self.contexts.for_each(|context| {
+            let translated = &context.translated;
+            let pages = match scope {
+                Scope::Global => PasidPages::All,
+                Scope::Domain(domain_id) | Scope::Fine(domain_id, _)
+                    if domain_id != translated.domain_id =>
+                {
+                    return;
+                }
+                Scope::Fine(_, range) if matches!(translated.stages, Stages::SecondStage(_)) => {
+                    PasidPages::Range(range)
+                }
+                Scope::Domain(_) | Scope::Fine(..) => PasidPages::All,
+            };
+            self.forget_pages(context, pages);
+        });
+    }
+
+    /// Forget translations of a PASID (6.5.2.4).
+    pub(super) fn forget_pasid_translations(&self, domain_id: u16, pasid: u32, pages: PasidPages) {
+        self.contexts.for_each(|context| {
+            let translated = &context.translated;
+            if translated.domain_id == domain_id && translated.pasid == pasid {
+                self.forget_pages(context, pages);
+            }
+        });
+    }
+
+    fn forget_pages(&self, context: &Context, pages: PasidPages) {
+        for tag in &context.tags {
+            match pages {
+                PasidPages::All => self.cache.invalidate_all(tag),
+                PasidPages::Range(range) => match range.bounds() {
+                    Some((first, pages)) => self.cache.invalidate_range(tag, first, pages),
+                    None => self.cache.invalidate_all(tag),
+                },
+            }
+        }
+    }
+}
+
+/// With translation off requests pass as they are, and device TLBs get nothing.
+fn translation_off(request: &Request) -> Result<Found, Refusal> {
+    if request.kind == RequestKind::Translation {
+        let fault = Fault::new(
+            FaultReason::LegacyRequestBlocked,
+            Diagnostic::TranslationOff,
+        );
+        return Err(Refusal {
+            fault,
+            record: false,
+        });
+    }
+    Ok(Found::fresh(identity(request.address, Permissions::ALL)))
+}
+
+impl From<TableFault> for Refusal {
+    fn from(refused: TableFault) -> Self {
+        Self::of(refused.fault, refused.fault_disable)
+    }
+}
