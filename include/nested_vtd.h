@@ -377,6 +377,12 @@
 #define NVTD_DUMP_TABLES 3
 
 /**
+ * NvtdDump.kind: the interrupt remapping table, as Linux's ir_translation_struct
+ * lists it.
+ */
+#define NVTD_DUMP_INTERRUPTS 6
+
+/**
  * NvtdMsi.flags: only look. No fault is recorded, nothing is counted or cached.
  */
 #define NVTD_MSI_DEBUG 1

@@ -3,7 +3,7 @@
 mod common;
 
 use common::*;
-use nested_vtd::unit::{Dump, HostKind};
+use nested_vtd::unit::{Config, Dump, HostKind};
 
 fn lines(guest: &Guest, what: Dump) -> Vec<String> {
     let mut lines = Vec::new();
@@ -244,4 +244,56 @@ fn a_line_may_call_the_unit() {
     };
     guest.unit.dump(Dump::Queue, &mut nested).unwrap();
     assert_eq!(seen, 3 + 128 + 1);
+}
+
+#[test]
+fn interrupt_entries_are_listed_as_linux_does() {
+    let features = Config::DEFAULT.features.with_interrupt_remapping(true);
+    let guest = Guest::with(Config {
+        features,
+        ..Config::DEFAULT
+    });
+    let head = "Remapped Interrupt supported on IOMMU: dmar0";
+    let off = [head, "Interrupt Remapping is not enabled", "", "****", ""];
+    assert_eq!(lines(&guest, Dump::Interrupts), off);
+    // 16 entries; the last is the 17th and not in the table.
+    let table = 0xb000;
+    let entries = [
+        (0, 0x0000_0100_0021_0001, 0x0004_00ff),
+        (3, 0x0000_0002_00ec_000d, 0x0004_0018),
+        (4, 0x0000_0002_00ec_000c, 0x0004_0018),
+        (5, 0x0000_0002_00ec_8001, 0x0004_0018),
+        (15, 0x0000_0000_0030_0001, 0x0004_01fa),
+        (16, 0x0000_0000_0030_0001, 0x0004_01fa),
+    ];
+    for (index, low, high) in entries {
+        guest.poke(table + index * 16, low);
+        guest.poke(table + index * 16 + 8, high);
+    }
+    guest.write64(0xb8, table | 3);
+    guest.write32(0x18, 1 << 24);
+    assert_eq!(lines(&guest, Dump::Interrupts), off);
+    guest.write32(0x18, 1 << 25);
+    // What is written without SIRTP is not in force.
+    guest.write64(0xb8, 0xc000 | 3);
+    assert_eq!(
+        lines(&guest, Dump::Interrupts),
+        [
+            head,
+            " IR table address:b000",
+            " Entry SrcID   DstID    Vct IRTE_high\t\tIRTE_low",
+            " 0     00:1f.7 00000100 21  00000000000400ff\t0000010000210001",
+            " 3     00:03.0 00000002 ec  0000000000040018\t0000000200ec000d",
+            " 15    01:1f.2 00000000 30  00000000000401fa\t0000000000300001",
+            "",
+            "****",
+            "",
+        ]
+    );
+}
+
+#[test]
+fn without_interrupt_remapping_there_is_nothing_to_list() {
+    let guest = Guest::new(HostKind::None);
+    assert_eq!(lines(&guest, Dump::Interrupts), ["****", ""]);
 }

@@ -17,6 +17,9 @@ pub const NVTD_DUMP_QUEUE: u32 = 2;
 /// NvtdDump.kind: root, context and PASID entries, as Linux's
 /// dmar_translation_struct lists them; those of `device`, or with 0 all of them.
 pub const NVTD_DUMP_TABLES: u32 = 3;
+/// NvtdDump.kind: the interrupt remapping table, as Linux's ir_translation_struct
+/// lists it.
+pub const NVTD_DUMP_INTERRUPTS: u32 = 6;
 
 /// What nvtd_dump() is to give. Fields that the kind does not name are 0.
 #[repr(C)]
@@ -81,6 +84,13 @@ impl Dump {
                 Ok(Self::Tables {
                     device: (what.device != 0).then_some(what.device),
                 })
+            }
+            NVTD_DUMP_INTERRUPTS => {
+                unused(
+                    "NVTD_DUMP_INTERRUPTS",
+                    &[device, flags, pasid, address, last],
+                )?;
+                Ok(Self::Interrupts)
             }
             other => Err(invalid(format!(
                 "what->kind is {other}; use one of NVTD_DUMP_*"

@@ -87,6 +87,16 @@ impl From<InterruptTableAddress> for Table {
 }
 
 impl Table {
+    /// Byte address of the table.
+    pub fn address(&self) -> u64 {
+        self.address
+    }
+
+    /// Entries in the table.
+    pub fn entries(&self) -> u32 {
+        self.entries
+    }
+
     /// Is the index in the table, and its entry in the address width?
     fn check(&self, index: u32, address_width: u32) -> Result<u16, Fault> {
         let refuse = |diagnostic| Fault::new(FaultReason::InterruptIndex, diagnostic);

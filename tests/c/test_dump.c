@@ -68,6 +68,8 @@ static void each_kind_gives_its_lines(void **state)
     assert_string_equal(taken.last, "");
     taken = dump((NvtdDump){ .kind = NVTD_DUMP_QUEUE });
     assert_string_equal(taken.first, "Invalidation queue on IOMMU: dmar0");
+    taken = dump((NvtdDump){ .kind = NVTD_DUMP_INTERRUPTS });
+    assert_string_equal(taken.first, "****");
     taken = dump((NvtdDump){ .kind = NVTD_DUMP_TABLES });
     assert_int_equal(taken.lines, 4);
     taken = dump((NvtdDump){ .kind = NVTD_DUMP_TABLES, .device = g->device });
@@ -89,6 +91,7 @@ static void misuse_is_refused(void **state)
     refuse((NvtdDump){ .kind = 77 }, -EINVAL, "what->kind");
     refuse((NvtdDump){ .kind = NVTD_DUMP_REGISTERS, .last = 1 }, -EINVAL, "what->last");
     refuse((NvtdDump){ .kind = NVTD_DUMP_QUEUE, .device = 1 }, -EINVAL, "what->device");
+    refuse((NvtdDump){ .kind = NVTD_DUMP_INTERRUPTS, .pasid = 1 }, -EINVAL, "what->pasid");
     refuse((NvtdDump){ .kind = NVTD_DUMP_TABLES, .flags = 1 }, -EINVAL, "what->flags");
     refuse((NvtdDump){ .kind = NVTD_DUMP_TABLES, .device = 77 }, -ENOENT, "77");
 }

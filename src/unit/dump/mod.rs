@@ -5,6 +5,7 @@
 //! Dumps only look: no accessed or dirty bit is set, no fault recorded, nothing
 //! counted. The lines are collected first and handed out with no lock held.
 
+mod interrupts;
 mod queue;
 mod registers;
 mod tables;
@@ -36,6 +37,8 @@ pub enum Dump {
         /// Those of one device only.
         device: Option<u32>,
     },
+    /// The interrupt remapping table, as `ir_translation_struct`.
+    Interrupts,
 }
 
 impl Unit {
@@ -50,10 +53,17 @@ impl Unit {
             Dump::Registers { base } => self.dump_registers(base, &mut lines),
             Dump::Queue => self.dump_queue(&mut lines),
             Dump::Tables { device } => self.dump_tables(device, &mut lines)?,
+            Dump::Interrupts => self.dump_interrupts(&mut lines),
         }
         lines.text.iter().for_each(|text| line(text));
         Ok(())
     }
+}
+
+/// Bus, device and function of a requester ID.
+fn device_name(source_id: u16) -> String {
+    let [bus, devfn] = source_id.to_be_bytes();
+    format!("{bus:02x}:{:02x}.{:x}", devfn >> 3, devfn & 7)
 }
 
 /// Lines of a dump, and what may still be done for it.

@@ -2,7 +2,7 @@
 //! them: one line for each present PASID entry, or in legacy mode for each present
 //! context entry.
 
-use super::{Lines, NAME};
+use super::{Lines, NAME, device_name};
 use crate::Result;
 use crate::memory::GuestMemory;
 use crate::spec::pasid::{
@@ -103,10 +103,8 @@ impl Walk<'_> {
             return;
         }
         let start = format!(
-            "{bus:02x}:{:02x}.{:x}\t{high:#018x}:{low:#018x}\t{context_high:#018x}:\
-             {context_low:#018x}\t",
-            devfn >> 3,
-            devfn & 7,
+            "{}\t{high:#018x}:{low:#018x}\t{context_high:#018x}:{context_low:#018x}\t",
+            device_name(source_id)
         );
         if self.scalable {
             self.directory(&start, ContextLow::from_bits(context_low));
