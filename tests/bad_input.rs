@@ -4,6 +4,7 @@
 mod common;
 
 use common::*;
+use nested_vtd::interrupt::{self, Message};
 use nested_vtd::unit::{Config, HostKind, PageRequest, Request};
 use proptest::prelude::*;
 
@@ -12,8 +13,8 @@ fn offsets() -> impl Strategy<Value = u64> {
     prop_oneof![
         proptest::sample::select(vec![
             0x18, 0x20, 0x24, 0x28, 0x2c, 0x34, 0x38, 0x3c, 0x40, 0x44, 0x80, 0x88, 0x8c, 0x90,
-            0x94, 0x9c, 0xa0, 0xa4, 0xb0, 0xc0, 0xc8, 0xd0, 0xdc, 0xe0, 0xe4, 0xf0, 0xf8, 0xfc,
-            0x220, 0x228, 0x22c, 0x298, 0x29c,
+            0x94, 0x9c, 0xa0, 0xa4, 0xb0, 0xb8, 0xbc, 0xc0, 0xc8, 0xd0, 0xdc, 0xe0, 0xe4, 0xf0,
+            0xf8, 0xfc, 0x220, 0x228, 0x22c, 0x298, 0x29c,
         ]),
         0_u64..0xff8,
     ]
@@ -27,6 +28,17 @@ fn values() -> impl Strategy<Value = u64> {
         any::<u64>(),
         (0_u32..64).prop_map(|bit| 1 << bit),
     ]
+}
+
+/// Interrupt requests of either format, and writes elsewhere.
+fn interrupts() -> impl Strategy<Value = Message> {
+    let address = prop_oneof![
+        0xfee0_0000_u64..=0xfeef_ffff,
+        0xfee0_0000_u64..0xfee0_0100,
+        values()
+    ];
+    let data = prop_oneof![Just(0), any::<u32>(), 0_u32..16];
+    (address, data).prop_map(|(address, data)| Message { address, data })
 }
 
 #[derive(Debug, Clone)]
@@ -53,6 +65,10 @@ enum Step {
         pasid: Option<u32>,
         last: bool,
     },
+    Interrupt {
+        message: Message,
+        source_id: u16,
+    },
     Reset,
 }
 
@@ -66,6 +82,8 @@ fn steps() -> impl Strategy<Value = Step> {
         3 => (values(), any::<bool>()).prop_map(|(address, write)| Step::Dma { address, write }),
         3 => (values(), proptest::option::of(0_u32..1 << 20), any::<bool>())
             .prop_map(|(address, pasid, last)| Step::Ask { address, pasid, last }),
+        3 => (interrupts(), any::<u16>())
+            .prop_map(|(message, source_id)| Step::Interrupt { message, source_id }),
         1 => Just(Step::Reset),
     ]
 }
@@ -78,7 +96,9 @@ fn run(host: HostKind, steps: &[Step]) {
         features: Config::DEFAULT
             .features
             .with_device_tlb(asking)
-            .with_page_request(asking),
+            .with_page_request(asking)
+            .with_interrupt_remapping(true)
+            .with_extended_interrupt_mode(true),
         pasid_bits: if asking { 20 } else { 0 },
         ..Config::DEFAULT
     });
@@ -120,6 +140,25 @@ fn run(host: HostKind, steps: &[Step]) {
                 };
                 let asked = guest.unit.page_request(guest.device, request);
                 assert_eq!(asked.is_ok(), host == HostKind::None);
+            }
+            Step::Interrupt { message, source_id } => {
+                let outcome = guest.unit.remap_msi(interrupt::Request {
+                    message,
+                    source_id,
+                    verify: true,
+                    pasid: None,
+                    look: false,
+                });
+                match (outcome.result, outcome.index) {
+                    (Ok(passed), None) => assert_eq!(passed, message),
+                    (Ok(remapped), Some(_)) => {
+                        assert_eq!(remapped.address & 0xff_fff0_0ff3, 0xfee0_0000);
+                        assert_eq!(remapped.data & 0xffff_7800, 0x4000);
+                    }
+                    (Err(refusal), _) => {
+                        assert!((0x20..=0x26).contains(&refusal.fault.reason.code()));
+                    }
+                }
             }
             Step::Reset => guest.unit.reset(),
         }

@@ -52,18 +52,17 @@ impl Message {
         if !address.remappable() {
             return Ok(Format::Compatibility);
         }
-        let data = RequestData::from_bits(self.data);
+        // Without SHV the data are ignored: an I/O APIC has its vector there (5.1.5.1).
+        let data = if address.subhandle_valid() {
+            RequestData::from_bits(self.data)
+        } else {
+            RequestData::new()
+        };
         if data.reserved() != 0 {
             return Err(refuse(Diagnostic::InterruptData));
         }
-        // Without SHV the data are ignored: an I/O APIC has its vector there (5.1.5.1).
-        let subhandle = if address.subhandle_valid() {
-            data.subhandle()
-        } else {
-            0
-        };
         // A sum beyond 16 bits is beyond every table.
-        let index = u32::from(address.handle()).saturating_add(subhandle.into());
+        let index = u32::from(address.handle()).saturating_add(data.subhandle().into());
         Ok(Format::Remappable(index))
     }
 }

@@ -77,6 +77,7 @@ fn handle_and_subhandle_make_the_index() {
     for (address, data, index) in [
         (0xfee0_0010, 0, 0),
         (0xfee0_0010, 0x80ff, 0), // an I/O APIC's vector and trigger mode
+        (0xfee0_0010, u32::MAX, 0),
         (0xfee0_0030, 0, 1),
         (0xfeef_fff4, 0, 0xffff),
         (0xfee0_0038, 0x0102, 0x103),
@@ -101,7 +102,6 @@ fn handle_and_subhandle_make_the_index() {
         );
     }
     for (address, data) in [
-        (0xfee0_0010, 0x1_0000),
         (0xfee0_0018, 0x8000_0000),
         (0xfed0_0010, 0),
         (0xfef0_0000, 0),
@@ -216,7 +216,10 @@ fn requests_are_checked_in_the_order_of_the_reasons() {
         code(&on, [PLAIN, 0], &request(address(0xffff) | 8, 1)),
         0x21
     );
-    assert_eq!(code(&on, [PLAIN, 0], &request(address(16), 0x1_0000)), 0x20);
+    assert_eq!(
+        code(&on, [PLAIN, 0], &request(address(16) | 8, 0x1_0000)),
+        0x20
+    );
     assert_eq!(code(&on, [PLAIN, 0], &request(address(1), 0)), 0x23);
     assert_eq!(code(&on, [PLAIN, 0x4_0000], &good), 0x26);
     assert_eq!(code(&on, [PLAIN, 0x4_0000 | 1 << 20], &good), 0x24);
