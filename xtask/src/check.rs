@@ -168,9 +168,12 @@ fn with_qemu(tally: &mut Tally, workspace: &Workspace, cache: &Cache) {
         lab = Some(Lab::prepare(workspace, cache, false)?);
         Ok(())
     });
-    tally.check("qtest: nested-vtd", |step| {
-        qtest::run(step, workspace, cache, qtest::OURS)
-    });
+    for (name, test) in [
+        ("qtest: QEMU's own for intel-iommu", qtest::THEIRS),
+        ("qtest: nested-vtd", qtest::OURS),
+    ] {
+        tally.check(name, |step| qtest::run(step, workspace, cache, test));
+    }
     for (name, scenario, judge) in GUEST_TESTS {
         tally.check(name, |_| {
             if lab.is_none() {

@@ -1,4 +1,4 @@
-//! The qtest program that the patches add.
+//! QEMU's qtest programs for VT-d units, run against `-device nested-vtd`.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -12,12 +12,16 @@ use crate::host;
 use crate::ui::{Context, Result, Step, run as run_logged};
 use crate::workspace::Workspace;
 
+/// QEMU's own test of intel-iommu. It is not changed; what starts the emulator for it gives it
+/// nested-vtd in place of intel-iommu.
+pub const THEIRS: &str = "intel-iommu-test";
+
 /// The device's own test, which the patches add.
 pub const OURS: &str = "nested-vtd-test";
 
 /// The test programs, as ninja's targets.
-pub(super) fn targets() -> [String; 1] {
-    [OURS].map(|test| format!("tests/qtest/{test}"))
+pub(super) fn targets() -> [String; 2] {
+    [THEIRS, OURS].map(|test| format!("tests/qtest/{test}"))
 }
 
 /// Runs one of the programs with what they need built before.
@@ -43,6 +47,11 @@ pub fn run(step: &mut Step, workspace: &Workspace, cache: &Cache, test: &str) ->
 fn starter(script: &Path, program: &Path, firmware: &Path) -> Result<()> {
     let text = format!(
         "#!/bin/sh\n\
+         for word; do\n    \
+             shift\n    \
+             case $word in intel-iommu,*) word=nested-vtd ;; esac\n    \
+             set -- \"$@\" \"$word\"\n\
+         done\n\
          exec '{}' -nodefaults -L '{}' \"$@\"\n",
         program.display(),
         firmware.display()
