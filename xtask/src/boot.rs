@@ -1,6 +1,7 @@
 //! Boots the guest on the patched QEMU and collects what guest and unit say. The demo and the guest
 //! tests of `cargo xtask check` are all a `Scenario` each.
 
+use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{self, Child, Command, Stdio};
@@ -13,16 +14,95 @@ use crate::cache::{self, Cache};
 use crate::debian::Apt;
 use crate::guest::{self, Image};
 use crate::host;
+use crate::outcome::{Device, Guest, Outcome, Unit, complaint};
 use crate::qemu;
 use crate::qmp::Qmp;
+use crate::report;
+use crate::scenario::{Kernel, Scenario, Then};
 use crate::ui::{Context, Error, Result, Step, fail, indent, tail};
 use crate::workspace::Workspace;
 
+pub const USAGE: &str = "\
+usage: cargo xtask boot [OPTION...] NAME...
+  NAME          a guest test of `cargo xtask check`; several may be given
+  --list        say which there are
+  --repeat N    run each N times
+  --qemu FILE   with this QEMU instead of the project's
+  --trace FILE  write the unit's trace events
+  --keep        keep the run's files (disks, consoles)
+  --update      look for newer Debian packages first";
+
+/// `cargo xtask boot`.
+pub fn run_command(args: &[String]) -> Result<()> {
+    let (mut scenarios, mut trace, mut repeat, mut qemu) = (Vec::new(), None, 1, None);
+    let (mut keep, mut update) = (false, false);
+    let here = env::current_dir().context("current directory")?;
+    let mut args = args.iter().map(String::as_str);
+    while let Some(arg) = args.next() {
+        match arg {
+            "--list" => {
+                for scenario in Scenario::ALL {
+                    println!("{:<20} {}", scenario.name, scenario.about);
+                }
+                return Ok(());
+            }
+            "--trace" => match args.next() {
+                Some(file) => trace = Some(here.join(file)),
+                None => return Err(Error::new("--trace into which file?").next(USAGE)),
+            },
+            "--qemu" => match args.next() {
+                Some(file) => qemu = Some(here.join(file)),
+                None => return Err(Error::new("--qemu which file?").next(USAGE)),
+            },
+            "--repeat" => match args.next().and_then(|n| n.parse::<u32>().ok()) {
+                Some(n) => repeat = n,
+                None => return Err(Error::new("--repeat how often?").next(USAGE)),
+            },
+            "--keep" => keep = true,
+            "--update" => update = true,
+            name => match Scenario::named(name) {
+                Some(scenario) => scenarios.push(scenario),
+                None => {
+                    let error = Error::new(format!("no guest test or option is called {name}"));
+                    return Err(error.next("cargo xtask boot --list"));
+                }
+            },
+        }
+    }
+    if scenarios.is_empty() {
+        return Err(Error::new("boot what?").next(USAGE));
+    }
+    let (workspace, cache) = (Workspace::new(), Cache::open()?);
+    let mut lab = match qemu {
+        Some(qemu) => Lab::with(qemu, &workspace, &cache, update)?,
+        None => Lab::prepare(&workspace, &cache, update)?,
+    };
+    let mut failed = Vec::new();
+    for scenario in scenarios {
+        for _ in 0..repeat {
+            let dir = RunDir::new(&cache, scenario, keep)?;
+            let outcome = boot(&mut lab, scenario, &dir, trace.as_deref())?;
+            print!("{}", report::text(&outcome));
+            if let Err(e) = report::judge(&outcome) {
+                println!("{}: {e}", scenario.name);
+                failed.push(scenario.name);
+            }
+        }
+    }
+    match failed.as_slice() {
+        [] => Ok(()),
+        names => fail(format!("failed: {}", names.join(", "))),
+    }
+}
+
 /// What a guest run needs, made or taken from the cache.
 pub struct Lab {
+    workspace: Workspace,
+    cache: Cache,
     qemu: PathBuf,
     firmware: PathBuf,
-    image: Image,
+    /// Those that were asked for.
+    images: Vec<(Kernel, Image)>,
 }
 
 impl Lab {
@@ -30,14 +110,44 @@ impl Lab {
         let _lock = cache.lock()?;
         host::require(cache, &[host::UNPACK, host::BUILD, host::GUEST])?;
         let apt = Apt::open(cache, update)?;
-        let image = guest::prepare(workspace, cache, &apt)?;
         let firmware = qemu::firmware(cache, &apt)?;
         let qemu = qemu::build(workspace, cache, &apt)?;
-        Ok(Self {
+        Ok(Self::new(workspace, cache, qemu, firmware))
+    }
+
+    /// With a QEMU that is not the project's own build.
+    fn with(qemu: PathBuf, workspace: &Workspace, cache: &Cache, update: bool) -> Result<Self> {
+        let _lock = cache.lock()?;
+        host::require(cache, &[host::UNPACK, host::GUEST])?;
+        let firmware = qemu::firmware(cache, &Apt::open(cache, update)?)?;
+        Ok(Self::new(workspace, cache, qemu, firmware))
+    }
+
+    fn new(workspace: &Workspace, cache: &Cache, qemu: PathBuf, firmware: PathBuf) -> Self {
+        Self {
+            workspace: workspace.clone(),
+            cache: cache.clone(),
             qemu,
             firmware,
-            image,
-        })
+            images: Vec::new(),
+        }
+    }
+
+    /// The guest with this kernel.
+    pub fn image(&mut self, kernel: Kernel) -> Result<Image> {
+        if let Some((_, image)) = self.images.iter().find(|(k, _)| *k == kernel) {
+            return Ok(image.clone());
+        }
+        let _lock = self.cache.lock()?;
+        host::require(&self.cache, &[host::UNPACK, host::GUEST])?;
+        let apt = Apt::open(&self.cache, false)?;
+        let make = match kernel {
+            Kernel::Stock => guest::stock,
+            Kernel::Lab => guest::lab,
+        };
+        let image = make(&self.workspace, &self.cache, &apt)?;
+        self.images.push((kernel, image.clone()));
+        Ok(image)
     }
 }
 
@@ -68,267 +178,6 @@ pub const DISKS: &[Disk] = &[
 pub const NET: &str = "net0";
 
 pub const DISK_SIZE: usize = 16 << 20;
-
-/// How the devices' DMA is to go.
-#[derive(Clone, Copy, PartialEq)]
-pub enum Route {
-    /// Through nested HWPTs made of the guest's first-stage tables.
-    Nested,
-    /// Through the unit's own walk of these tables.
-    Direct,
-}
-
-/// One way to run the guest.
-pub struct Scenario {
-    pub name: &'static str,
-    pub route: Route,
-    /// More properties of `-device nested-vtd`.
-    pub unit: &'static str,
-    /// More words for the kernel's command line.
-    pub append: &'static str,
-    /// Seconds after which the guest gives up a job.
-    pub patience: u32,
-    /// The whole run's limit.
-    pub deadline: Duration,
-    /// How often the guest may be booted, should its kernel crash by itself.
-    attempts: usize,
-}
-
-impl Scenario {
-    pub const NESTED: Self = Self {
-        name: "nested",
-        route: Route::Nested,
-        unit: "host=soft",
-        append: "",
-        patience: 45,
-        deadline: Duration::from_secs(150),
-        attempts: 3,
-    };
-
-    /// No mapping outlives its request, so freed addresses are used again at once.
-    pub const STRICT: Self = Self {
-        name: "strict",
-        append: "iommu.strict=1",
-        ..Self::NESTED
-    };
-
-    pub const DIRECT: Self = Self {
-        name: "direct",
-        route: Route::Direct,
-        unit: "host=none",
-        ..Self::NESTED
-    };
-
-    pub const BREAK_INVALIDATION: Self = Self {
-        name: "break-invalidation",
-        unit: "host=soft,x-inject=drop-invalidations",
-        patience: 20,
-        deadline: Duration::from_secs(60),
-        attempts: 1,
-        ..Self::STRICT
-    };
-
-    pub const BREAK_ALLOC: Self = Self {
-        name: "break-alloc",
-        unit: "host=soft,x-inject=refuse-alloc",
-        patience: 15,
-        deadline: Duration::from_secs(60),
-        ..Self::NESTED
-    };
-}
-
-/// What came of a run.
-pub struct Outcome {
-    pub scenario: &'static str,
-    pub route: Route,
-    pub seconds: f64,
-    pub guest: Guest,
-    /// Expected SHA-256 of each of DISKS.
-    pub sums: Vec<String>,
-    /// The unit's state at the end, or why QEMU did not tell.
-    pub unit: Result<Unit>,
-    /// The guest gave a sign of life after the unit had been asked.
-    pub alive: bool,
-    /// The kernel's last words, if it wrote any.
-    pub console: String,
-    /// The first complaint of the kernel about itself.
-    pub complaint: Option<String>,
-    /// How earlier boots of this run ended that do not count; see `Outcome::crash`.
-    pub crashes: Vec<String>,
-}
-
-impl Outcome {
-    /// How the guest ended, if it crashed or hung although the unit has nothing to answer for: no
-    /// fault, no stale use, nothing refused.
-    ///
-    /// A few boots of a hundred end so under TCG, behind `-device intel-iommu` of the same QEMU as well,
-    /// in legacy mode too; none of 25 did without an IOMMU. The cause is not known. Every such boot is
-    /// reported, as a fault of the unit that leaves no trace would look alike.
-    fn crash(&self) -> Option<String> {
-        let unit = self.unit.as_ref().ok()?;
-        const OUR_FAULT: &[&str] = &[
-            "faults",
-            "stale-uses",
-            "queue-errors",
-            "memory-errors",
-            "invalidate-errors",
-        ];
-        // A refused HWPT is meant to give faults.
-        let expected = unit.stat("hwpt-alloc-errors") != 0;
-        if !expected && OUR_FAULT.iter().any(|name| unit.stat(name) != 0) {
-            return None;
-        }
-        match &self.complaint {
-            Some(complaint) => Some(complaint.clone()),
-            None => {
-                let through =
-                    self.guest.reads.len() == DISKS.len() * 3 && self.guest.lease.is_some();
-                (!expected && !through).then(|| "it hung".to_owned())
-            }
-        }
-    }
-}
-
-/// What a kernel writes when its own memory is not what it should be.
-const COMPLAINTS: &[&str] = &[
-    "BUG: ",
-    "Oops: ",
-    "Bad page",
-    "bad pgd",
-    "bad p4d",
-    "bad pud",
-    "bad pmd",
-    "general protection fault",
-    "Kernel panic",
-    "stack guard",
-    "segfault",
-];
-
-fn complaint(console: &str) -> Option<String> {
-    let line = console
-        .lines()
-        .find(|line| COMPLAINTS.iter().any(|word| line.contains(word)))?;
-    // Without the time stamp.
-    let text = line.split_once("] ").map_or(line, |(_, text)| text);
-    Some(text.trim().to_owned())
-}
-
-/// What the guest said, as tests/guest/init writes it.
-#[derive(Default)]
-pub struct Guest {
-    pub kernel: Option<String>,
-    /// The unit as the guest's kernel sees it.
-    pub units: Vec<String>,
-    /// PCI address, type of its domain, driver.
-    pub groups: Vec<[String; 3]>,
-    pub reads: Vec<Read>,
-    pub lease: Option<String>,
-    pub done: bool,
-    beats: u64,
-}
-
-/// One pass over a disk: its checksum, or `error ...`.
-pub struct Read {
-    pub disk: String,
-    pub block: String,
-    pub got: String,
-}
-
-/// The unit as QEMU shows it.
-pub struct Unit {
-    pub cap: u64,
-    pub ecap: u64,
-    pub stats: Map<String, Value>,
-    pub devices: Vec<Device>,
-}
-
-impl Unit {
-    pub fn stat(&self, name: &str) -> u64 {
-        self.stats.get(name).and_then(Value::as_u64).unwrap_or(0)
-    }
-
-    pub fn device(&self, id: &str) -> Option<&Device> {
-        self.devices.iter().find(|d| d.id == id)
-    }
-}
-
-/// A device behind the unit.
-pub struct Device {
-    pub id: String,
-    pub kind: String,
-    pub source_id: String,
-    pub state: String,
-    /// The numbers, by the names that QEMU gives them.
-    pub all: Value,
-}
-
-impl Device {
-    pub fn new(all: Value) -> Self {
-        let text = |name: &str| all[name].as_str().unwrap_or("").to_owned();
-        let (id, kind, source_id, state) =
-            (text("id"), text("type"), text("source-id"), text("state"));
-        Self {
-            id,
-            kind,
-            source_id,
-            state,
-            all,
-        }
-    }
-
-    pub fn number(&self, name: &str) -> u64 {
-        self.all[name].as_u64().unwrap_or(0)
-    }
-}
-
-impl Guest {
-    pub fn parse(text: &str) -> Self {
-        let mut guest = Self::default();
-        // The last line may be incomplete.
-        let complete = &text[..text.rfind('\n').map_or(0, |n| n + 1)];
-        for line in complete.lines() {
-            let (word, rest) = line
-                .trim_end()
-                .split_once(' ')
-                .unwrap_or((line.trim_end(), ""));
-            let mut words = rest.splitn(3, ' ').map(str::to_owned);
-            let mut next = || words.next().unwrap_or_default();
-            match word {
-                "kernel" => guest.kernel = Some(rest.to_owned()),
-                "unit" => guest.units.push(rest.to_owned()),
-                "group" => guest.groups.push([next(), next(), next()]),
-                "disk" => {
-                    guest.reads.push(Read {
-                        disk: next(),
-                        block: next(),
-                        got: next(),
-                    });
-                }
-                "lease" => guest.lease = Some(rest.to_owned()),
-                "done" => guest.done = true,
-                "alive" => guest.beats = rest.parse().unwrap_or(0),
-                _ => {}
-            }
-        }
-        guest
-    }
-
-    fn progress(&self) -> String {
-        let passes = DISKS.len() * 3;
-        let lease = if self.lease.is_some() {
-            ", lease taken"
-        } else {
-            ""
-        };
-        match &self.kernel {
-            None => "waiting for the kernel".to_owned(),
-            Some(kernel) => format!(
-                "Linux {kernel}: {} of {passes} reads{lease}",
-                self.reads.len()
-            ),
-        }
-    }
-}
 
 /// Files of one run; removed at its end unless they are to be kept.
 pub struct RunDir {
@@ -375,10 +224,19 @@ impl Drop for RunDir {
 
 /// Runs the scenario. An error means that it could not be run; what the guest and the unit did is in
 /// the outcome, well or not. A guest that crashed by itself is booted again, and the outcome says so.
-pub fn boot(lab: &Lab, scenario: &Scenario, dir: &RunDir, trace: Option<&Path>) -> Result<Outcome> {
+pub fn boot(
+    lab: &mut Lab,
+    scenario: &Scenario,
+    dir: &RunDir,
+    trace: Option<&Path>,
+) -> Result<Outcome> {
+    let mut image = lab.image(scenario.kernel)?;
+    if scenario.then == Then::Kexec {
+        image = guest::with_itself(&image, dir.path())?;
+    }
     let mut crashes = Vec::new();
     loop {
-        let mut outcome = boot_once(lab, scenario, dir, trace)?;
+        let mut outcome = boot_once(lab, &image, scenario, dir, trace)?;
         match outcome.crash() {
             Some(crash) if crashes.len() + 1 < scenario.attempts => {
                 eprintln!("  the guest crashed by itself ({crash}); booting it again");
@@ -394,6 +252,7 @@ pub fn boot(lab: &Lab, scenario: &Scenario, dir: &RunDir, trace: Option<&Path>) 
 
 fn boot_once(
     lab: &Lab,
+    image: &Image,
     scenario: &Scenario,
     dir: &RunDir,
     trace: Option<&Path>,
@@ -407,15 +266,23 @@ fn boot_once(
         sums.push(cache::sha256(&data)?);
     }
     let start = Instant::now();
-    let mut machine = Machine::start(lab, scenario, dir.path(), trace)?;
+    let mut machine = Machine::start(lab, image, scenario, dir.path(), trace)?;
     machine.qmp.begin().map_err(|e| machine.explain(&e))?;
 
     let said = || Guest::parse(&read_lossy(&dir.path().join("facts")));
     let mut guest = said();
-    while !guest.done && start.elapsed() < scenario.deadline && machine.runs() {
+    let mut earlier = Vec::new();
+    let boots = scenario.then.boots();
+    let ended = |guest: &Guest| guest.done && guest.earlier.len() + 1 >= boots;
+    let deadline = scenario.deadline * u32::try_from(boots).unwrap_or(1);
+    while !ended(&guest) && start.elapsed() < deadline && machine.runs() {
         thread::sleep(Duration::from_millis(100));
         guest = said();
         step.update(&guest.progress());
+        // A reset clears the unit's counters.
+        if guest.done && !ended(&guest) && earlier.len() == guest.earlier.len() {
+            earlier.push(machine.unit().map_err(|e| machine.explain(&e)));
+        }
     }
     let seconds = start.elapsed().as_secs_f64();
     let unit = machine.unit().map_err(|e| machine.explain(&e));
@@ -428,18 +295,18 @@ fn boot_once(
     }
     machine.quit();
     let console = tail(&dir.path().join("console"), 0, 15);
-    step.done(if guest.done {
+    step.done(if ended(&guest) {
         ""
     } else {
         "the guest did not finish"
     });
     Ok(Outcome {
-        scenario: scenario.name,
-        route: scenario.route,
+        scenario: *scenario,
         seconds,
         guest,
         sums,
         unit,
+        earlier,
         alive,
         console,
         complaint: complaint(&read_lossy(&dir.path().join("console"))),
@@ -455,11 +322,24 @@ struct Machine {
 }
 
 impl Machine {
-    fn start(lab: &Lab, scenario: &Scenario, dir: &Path, trace: Option<&Path>) -> Result<Self> {
-        let append = format!(
-            "console=ttyS0 panic=-1 quiet intel_iommu=on,sm_on nvtd.patience={} {}",
-            scenario.patience, scenario.append
+    fn start(
+        lab: &Lab,
+        image: &Image,
+        scenario: &Scenario,
+        dir: &Path,
+        trace: Option<&Path>,
+    ) -> Result<Self> {
+        // A guest that is to reboot by itself must not do so in a panic: that would look the same.
+        let reboots = scenario.then == Then::Reboot;
+        let mut append = format!(
+            "console=ttyS0 panic={} quiet intel_iommu=on,sm_on nvtd.patience={} {}",
+            if reboots { 0 } else { -1 },
+            scenario.patience,
+            scenario.append
         );
+        if let Some(word) = scenario.then.word() {
+            append += &format!(" nvtd.then={word}");
+        }
         // setpriv ends the emulator with this process, however that ends.
         let mut command = Command::new("setpriv");
         command
@@ -469,7 +349,10 @@ impl Machine {
         let mut words = |text: &str| {
             command.args(text.split(' '));
         };
-        words("-nodefaults -display none -no-reboot -no-shutdown -qmp stdio");
+        words("-nodefaults -display none -no-shutdown -qmp stdio");
+        if !reboots {
+            words("-no-reboot");
+        }
         // Without 5-level paging fewer guests crash by themselves; see `Outcome::crash`.
         words("-machine q35 -accel tcg -cpu max,la57=off -smp 2 -m 1024");
         words("-serial file:console -serial file:facts");
@@ -486,12 +369,15 @@ impl Machine {
         }
         words("-netdev user,id=user0");
         words(&format!("-device e1000e,id={NET},netdev=user0"));
+        if scenario.then == Then::Nesting {
+            words("-device edu,id=edu0");
+        }
         command.arg("-L").arg(&lab.firmware);
         command
             .arg("-kernel")
-            .arg(&lab.image.kernel)
+            .arg(&image.kernel)
             .arg("-initrd")
-            .arg(&lab.image.initrd);
+            .arg(&image.initrd);
         command.arg("-append").arg(append.trim_end());
         if let Some(file) = trace {
             command.args(["-trace", "nested_vtd_event", "-D"]).arg(file);

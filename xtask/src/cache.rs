@@ -4,7 +4,8 @@
 //! apt/        a private apt tree and the packages it fetched   (debian.rs)
 //! qemu/       QEMU: unpacked source, build, finished binaries   (qemu.rs)
 //! firmware/   what QEMU's -L points to                          (qemu.rs)
-//! guest/      kernels and initial RAM disks                     (guest.rs)
+//! guest/      stock kernels and initial RAM disks               (guest.rs)
+//! kernel/     the lab kernel and its initial RAM disks          (kernel.rs)
 //! run/        one directory per running guest                   (boot.rs)
 //! log/        output of the programs that were run
 //! ```
@@ -19,6 +20,7 @@ use std::time::{Duration, SystemTime};
 
 use crate::ui::{Context, Error, Result, Step, fail};
 
+#[derive(Clone)]
 pub struct Cache {
     root: PathBuf,
 }

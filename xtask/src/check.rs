@@ -2,11 +2,12 @@
 
 use std::process::Command;
 
-use crate::boot::{self, DISKS, Lab, NET, Outcome, RunDir, Scenario};
+use crate::boot::{self, Lab, RunDir};
 use crate::cache::{self, Cache};
 use crate::debian::Apt;
 use crate::qemu::qtest;
 use crate::qemu::source::{self, Source};
+use crate::scenario::{Kernel, Scenario};
 use crate::ui::{self, Error, Result, Step, fail};
 use crate::workspace::Workspace;
 use crate::{header, host, report, symbols};
@@ -15,29 +16,6 @@ pub const USAGE: &str = "\
 usage: cargo xtask check [--quick] [--only TEXT]
   --quick      leave out QEMU and the guest
   --only TEXT  only those checks whose name has TEXT in it";
-
-/// A guest test: the scenario and what its outcome must show.
-type GuestTest = (&'static str, Scenario, fn(&Outcome) -> Result<()>);
-
-const GUEST_TESTS: &[GuestTest] = &[
-    ("guest: DMA through nested HWPTs", Scenario::NESTED, works),
-    ("guest: the same, strict unmapping", Scenario::STRICT, works),
-    (
-        "guest: DMA through the unit's own walk",
-        Scenario::DIRECT,
-        works,
-    ),
-    (
-        "guest: dropped invalidations are noticed",
-        Scenario::BREAK_INVALIDATION,
-        finds_stale_uses,
-    ),
-    (
-        "guest: refused HWPTs leave devices blocked",
-        Scenario::BREAK_ALLOC,
-        finds_blocked_devices,
-    ),
-];
 
 /// `cargo xtask check`.
 pub fn run(args: &[String]) -> Result<()> {
@@ -174,79 +152,24 @@ fn with_qemu(tally: &mut Tally, workspace: &Workspace, cache: &Cache) {
     ] {
         tally.check(name, |step| qtest::run(step, workspace, cache, test));
     }
-    for (name, scenario, judge) in GUEST_TESTS {
-        tally.check(name, |_| {
+    if lab.is_some() {
+        tally.check("lab kernel builds", |_| match &mut lab {
+            Some(lab) => lab.image(Kernel::Lab).map(drop),
+            None => fail("no QEMU"),
+        });
+    }
+    for scenario in Scenario::ALL {
+        tally.check(&format!("guest: {}", scenario.about), |_| {
             if lab.is_none() {
                 lab = Some(Lab::prepare(workspace, cache, false)?);
             }
-            let Some(lab) = &lab else {
+            let Some(lab) = &mut lab else {
                 return fail("no QEMU");
             };
             let dir = RunDir::new(cache, scenario, false)?;
             let outcome = boot::boot(lab, scenario, &dir, None)?;
-            judge(&outcome).map_err(|e| Error::new(format!("{e}\n{}", report::text(&outcome))))
+            report::judge(&outcome)
+                .map_err(|e| Error::new(format!("{e}\n{}", report::text(&outcome))))
         });
-    }
-}
-
-fn works(outcome: &Outcome) -> Result<()> {
-    if !report::reasons(outcome).is_empty() {
-        return fail("the run is not as it should be");
-    }
-    // Strict unmapping must have been in force where it was asked for.
-    let wanted = if outcome.scenario == Scenario::STRICT.name {
-        "DMA"
-    } else {
-        "DMA-FQ"
-    };
-    match outcome.guest.groups.iter().find(|g| g[1] != wanted) {
-        Some(group) => fail(format!("{} is in a domain of type {}", group[0], group[1])),
-        None => Ok(()),
-    }
-}
-
-fn finds_stale_uses(outcome: &Outcome) -> Result<()> {
-    let unit = outcome
-        .unit
-        .as_ref()
-        .map_err(|e| Error::new(e.to_string()))?;
-    let named = report::reasons(outcome)
-        .iter()
-        .any(|r| r.starts_with("stale uses"));
-    match (unit.stat("invalidate-dropped"), unit.stat("stale-uses")) {
-        (0, _) => fail("no invalidation was dropped"),
-        (_, 0) => fail("no stale use was seen"),
-        _ if !named => fail("the reasons do not name the stale uses"),
-        _ => Ok(()),
-    }
-}
-
-fn finds_blocked_devices(outcome: &Outcome) -> Result<()> {
-    let unit = outcome
-        .unit
-        .as_ref()
-        .map_err(|e| Error::new(e.to_string()))?;
-    let reasons = report::reasons(outcome);
-    for id in DISKS.iter().map(|d| d.id).chain([NET]) {
-        let Some(device) = unit.device(id) else {
-            return fail(format!("{id} is missing"));
-        };
-        if device.state != "blocked" || device.number("host-errno") == 0 {
-            return fail(format!("{id} is {}, not blocked by the host", device.state));
-        }
-        if !reasons
-            .iter()
-            .any(|r| r.starts_with(&format!("{id}: blocked")))
-        {
-            return fail(format!("the reasons do not name {id} as blocked"));
-        }
-    }
-    if unit.stat("hwpt-allocs") != 0 {
-        return fail("an HWPT was allocated");
-    }
-    if outcome.alive {
-        Ok(())
-    } else {
-        fail("the guest is not alive afterwards")
     }
 }

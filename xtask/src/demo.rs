@@ -4,9 +4,10 @@ use std::env;
 use std::fs;
 use std::path::PathBuf;
 
-use crate::boot::{self, Lab, RunDir, Scenario};
+use crate::boot::{self, Lab, RunDir};
 use crate::cache::Cache;
 use crate::report;
+use crate::scenario::Scenario;
 use crate::ui::{Context, Error, Result};
 use crate::workspace::Workspace;
 
@@ -50,9 +51,9 @@ pub fn run(args: &[String]) -> Result<()> {
     }
 
     let cache = Cache::open()?;
-    let lab = Lab::prepare(&Workspace::new(), &cache, update)?;
+    let mut lab = Lab::prepare(&Workspace::new(), &cache, update)?;
     let dir = RunDir::new(&cache, &scenario, keep)?;
-    let outcome = boot::boot(&lab, &scenario, &dir, trace.as_deref())?;
+    let outcome = boot::boot(&mut lab, &scenario, &dir, trace.as_deref())?;
     print!("{}", report::text(&outcome));
     if let Some(file) = json {
         let text = format!("{:#}\n", report::json(&outcome));

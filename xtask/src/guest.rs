@@ -1,6 +1,7 @@
-//! The guest: Debian's newest stock kernel and an initial RAM disk made of busybox, the kernel's own
-//! modules and the scripts of tests/guest.
+//! The guests: Debian's newest stock kernel, or the lab kernel, and an initial RAM disk made of busybox,
+//! the kernel's own modules and the scripts and programs of tests/guest.
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
@@ -8,6 +9,7 @@ use std::process::{Command, Stdio};
 
 use crate::cache::{self, Cache};
 use crate::debian::{self, Apt, BACKPORTS, STABLE};
+use crate::kernel;
 use crate::ui::{Context, Result, Step, fail, output};
 use crate::workspace::Workspace;
 
@@ -15,13 +17,26 @@ use crate::workspace::Workspace;
 const DRIVERS: &[&str] = &["virtio_pci", "virtio_blk", "nvme", "e1000e", "af_packet"];
 
 /// What QEMU boots.
+#[derive(Clone)]
 pub struct Image {
     pub kernel: PathBuf,
     pub initrd: PathBuf,
 }
 
-/// Makes the guest, or takes it from the cache.
-pub fn prepare(workspace: &Workspace, cache: &Cache, apt: &Apt) -> Result<Image> {
+/// Makes the guest with the lab kernel, or takes it from the cache.
+pub fn lab(workspace: &Workspace, cache: &Cache, apt: &Apt) -> Result<Image> {
+    let dir = kernel::build(workspace, cache, apt)?;
+    let mut step = Step::new("guest: the lab kernel");
+    let initrd = initrd(&mut step, workspace, apt, &dir)?;
+    step.done("");
+    Ok(Image {
+        kernel: dir.join("vmlinuz"),
+        initrd,
+    })
+}
+
+/// Makes the guest with the stock kernel, or takes it from the cache.
+pub fn stock(workspace: &Workspace, cache: &Cache, apt: &Apt) -> Result<Image> {
     let mut step = Step::new("guest: Debian's newest stock kernel");
     let suite = [BACKPORTS, STABLE]
         .into_iter()
@@ -35,7 +50,7 @@ pub fn prepare(workspace: &Workspace, cache: &Cache, apt: &Apt) -> Result<Image>
         .path("guest")
         .join(debian::field(&meta[0], "Version")?);
     if !dir.is_dir() {
-        kernel(&mut step, apt, &image, &release, &dir)?;
+        stock_kernel(&mut step, apt, &image, &release, &dir)?;
         cache::prune(&cache.path("guest"), 2)?;
     }
     let initrd = initrd(&mut step, workspace, apt, &dir)?;
@@ -60,7 +75,7 @@ fn image_package(meta: &Path) -> Result<(String, String)> {
 ///
 /// Up to Linux 6.18 the image package holds everything. From 6.19 on it is empty and depends on
 /// packages of the same release that hold the kernel, its modules and their lists.
-fn kernel(step: &mut Step, apt: &Apt, image: &str, release: &str, dir: &Path) -> Result<()> {
+fn stock_kernel(step: &mut Step, apt: &Apt, image: &str, release: &str, dir: &Path) -> Result<()> {
     let mut debs = apt.debs(step, &[image.to_owned()])?;
     let parts: Vec<String> = debian::depends(&debs[0])?
         .into_iter()
@@ -172,7 +187,12 @@ fn copy_module(from: &Path, dir: &Path) -> Result<String> {
 
 /// The initial RAM disk for the kernel in `dir`, kept there under a name made of its contents.
 fn initrd(step: &mut Step, workspace: &Workspace, apt: &Apt, dir: &Path) -> Result<PathBuf> {
-    let scripts = cache::list(&workspace.path("tests/guest"))?;
+    let files = cache::list(&workspace.path("tests/guest"))?;
+    let of = |extension: Option<&str>| -> Vec<&PathBuf> {
+        let is = |file: &&PathBuf| file.extension().and_then(OsStr::to_str) == extension;
+        files.iter().filter(is).collect()
+    };
+    let (scripts, programs) = (of(None), of(Some("c")));
     let busybox = apt
         .debs(step, &[format!("busybox-static/{STABLE}")])?
         .remove(0);
@@ -183,9 +203,9 @@ fn initrd(step: &mut Step, workspace: &Workspace, apt: &Apt, dir: &Path) -> Resu
             .to_vec()
     };
     let mut parts = vec![name(&busybox)];
-    for script in &scripts {
-        parts.push(name(script));
-        parts.push(fs::read(script).context(script.display())?);
+    for file in scripts.iter().chain(&programs) {
+        parts.push(name(file));
+        parts.push(fs::read(file).context(file.display())?);
     }
     let key = cache::key(&parts.iter().map(Vec::as_slice).collect::<Vec<_>>())?;
     let initrd = dir.join(format!("initrd-{key}"));
@@ -215,6 +235,14 @@ fn initrd(step: &mut Step, workspace: &Workspace, apt: &Apt, dir: &Path) -> Resu
             fs::copy(script, &to).context(script.display())?;
             fs::set_permissions(&to, fs::Permissions::from_mode(0o755)).context(to.display())?;
         }
+        for source in &programs {
+            let to = root
+                .join("bin")
+                .join(source.file_stem().unwrap_or_default());
+            let mut gcc = Command::new("gcc");
+            gcc.args(["-static", "-O2", "-s", "-Wall", "-Werror", "-o"]);
+            output(gcc.arg(&to).arg(source))?;
+        }
         fs::create_dir(root.join("modules")).context("modules")?;
         for module in cache::list(&dir.join("modules"))? {
             let to = root
@@ -227,6 +255,27 @@ fn initrd(step: &mut Step, workspace: &Workspace, apt: &Apt, dir: &Path) -> Resu
     pack(&root, &initrd)?;
     cache::remove(&root)?;
     Ok(initrd)
+}
+
+/// `image` with an initial RAM disk that also has the image itself, as `/next/vmlinuz` and
+/// `/next/initrd`, for a guest that starts it from itself. What it needs is made in `dir`.
+pub fn with_itself(image: &Image, dir: &Path) -> Result<Image> {
+    let root = dir.join("root");
+    let next = root.join("next");
+    fs::create_dir_all(&next).context(next.display())?;
+    fs::copy(&image.kernel, next.join("vmlinuz")).context(image.kernel.display())?;
+    fs::copy(&image.initrd, next.join("initrd")).context(image.initrd.display())?;
+    let initrd = dir.join("initrd");
+    pack(&root, &initrd)?;
+    // The kernel unpacks one archive after the other.
+    let mut both = fs::read(&image.initrd).context(image.initrd.display())?;
+    both.extend(fs::read(&initrd).context(initrd.display())?);
+    fs::write(&initrd, both).context(initrd.display())?;
+    cache::remove(&root)?;
+    Ok(Image {
+        kernel: image.kernel.clone(),
+        initrd,
+    })
 }
 
 /// Packs the directory `root` as the kernel wants it.

@@ -28,8 +28,19 @@ pub const BUILD: &[&str] = &[
     "zlib1g-dev",
 ];
 
-/// For making the guest's initial RAM disk.
-pub const GUEST: &[&str] = &["cpio", "kmod"];
+/// For making the guests' initial RAM disks and the programs in them.
+pub const GUEST: &[&str] = &["cpio", "gcc", "kmod", "libc6-dev"];
+
+/// For building the lab kernel.
+pub const KERNEL: &[&str] = &[
+    "bc",
+    "bison",
+    "flex",
+    "gcc",
+    "libc6-dev",
+    "libelf-dev",
+    "make",
+];
 
 /// For the project's own meson.build and C tests.
 pub const C_TESTS: &[&str] = &[

@@ -9,9 +9,12 @@ mod demo;
 mod guest;
 mod header;
 mod host;
+mod kernel;
+mod outcome;
 mod qemu;
 mod qmp;
 mod report;
+mod scenario;
 mod symbols;
 mod ui;
 mod workspace;
@@ -25,7 +28,9 @@ usage: cargo xtask COMMAND [OPTION...]
 
   demo     boot a stock guest behind the unit and report what became of its tables
   check    run every test there is
+  boot     run one of the guest tests
   qemu     build the patched QEMU; edit and refresh its patches
+  kernel   build the lab kernel
   archive  build libnested_vtd.a
   header   generate include/nested_vtd.h
   symbols  list or check the archive's symbols
@@ -56,7 +61,9 @@ fn dispatch(args: &[String]) -> Result<()> {
     match command.as_str() {
         "demo" => demo::run(args),
         "check" => check::run(args),
+        "boot" => boot::run_command(args),
         "qemu" => qemu::run_command(args),
+        "kernel" => kernel::run_command(args),
         "archive" => archive::run(args),
         "header" => header::run(args),
         "symbols" => symbols::run(args),
@@ -72,7 +79,9 @@ fn usage(command: &str) -> &'static str {
     match command {
         "demo" => demo::USAGE,
         "check" => check::USAGE,
+        "boot" => boot::USAGE,
         "qemu" => qemu::USAGE,
+        "kernel" => kernel::USAGE,
         "archive" => archive::USAGE,
         "header" => header::USAGE,
         "symbols" => symbols::USAGE,

@@ -5,11 +5,10 @@ use std::fmt::Write;
 
 use serde_json::{Value, json};
 
-use crate::boot::{DISKS, NET, Outcome, Route, Unit};
-use crate::ui::indent;
-
-/// PGTT values (VT-d 9.6).
-const FIRST_STAGE: u64 = 1;
+use crate::boot::{DISKS, NET};
+use crate::outcome::{Guest, Outcome, Unit};
+use crate::scenario::{Kernel, Mode, Route, Scenario, Then, Verdict};
+use crate::ui::{Error, Result, fail, indent};
 
 const CAP_BITS: &[(u32, &str)] = &[
     (4, "RWBF"),
@@ -58,6 +57,9 @@ const ECAP_BITS: &[(u32, &str)] = &[
     (53, "RPRIVS"),
 ];
 
+/// ECAP.NEST.
+const NEST: u32 = 26;
+
 /// Names of invalidation descriptors by type (VT-d 6.5.2).
 const DESCRIPTORS: [&str; 10] = [
     "",
@@ -72,6 +74,59 @@ const DESCRIPTORS: [&str; 10] = [
     "page group response",
 ];
 
+/// Is the outcome what its scenario is to show?
+pub fn judge(outcome: &Outcome) -> Result<()> {
+    match outcome.scenario.verdict {
+        Verdict::Works if reasons(outcome).is_empty() => Ok(()),
+        Verdict::Works => fail("the run is not as it should be"),
+        Verdict::StaleUses => finds_stale_uses(outcome),
+        Verdict::Blocked => finds_blocked_devices(outcome),
+    }
+}
+
+fn finds_stale_uses(outcome: &Outcome) -> Result<()> {
+    let unit = known(outcome)?;
+    let named = reasons(outcome).iter().any(|r| r.starts_with("stale uses"));
+    match (unit.stat("invalidate-dropped"), unit.stat("stale-uses")) {
+        (0, _) => fail("no invalidation was dropped"),
+        (_, 0) => fail("no stale use was seen"),
+        _ if !named => fail("the reasons do not name the stale uses"),
+        _ => Ok(()),
+    }
+}
+
+fn finds_blocked_devices(outcome: &Outcome) -> Result<()> {
+    let unit = known(outcome)?;
+    let reasons = reasons(outcome);
+    for id in DISKS.iter().map(|d| d.id).chain([NET]) {
+        let Some(device) = unit.device(id) else {
+            return fail(format!("{id} is missing"));
+        };
+        if device.state != "blocked" || device.number("host-errno") == 0 {
+            return fail(format!("{id} is {}, not blocked by the host", device.state));
+        }
+        if !reasons
+            .iter()
+            .any(|r| r.starts_with(&format!("{id}: blocked")))
+        {
+            return fail(format!("the reasons do not name {id} as blocked"));
+        }
+    }
+    if unit.stat("hwpt-allocs") != 0 {
+        return fail("an HWPT was allocated");
+    }
+    if outcome.alive {
+        Ok(())
+    } else {
+        fail("the guest is not alive afterwards")
+    }
+}
+
+fn known(outcome: &Outcome) -> Result<&Unit> {
+    let unit = outcome.unit.as_ref();
+    unit.map_err(|e| Error::new(e.to_string()))
+}
+
 /// Everything that is not as it should be, a line each; none if all is well.
 pub fn reasons(outcome: &Outcome) -> Vec<String> {
     let mut reasons = Vec::new();
@@ -82,10 +137,30 @@ pub fn reasons(outcome: &Outcome) -> Vec<String> {
     } else if !guest.done {
         reasons.push("the guest did not finish in time".to_owned());
     }
-    match &outcome.unit {
-        Ok(unit) => unit_reasons(unit, outcome.route, &mut reasons),
-        Err(e) => reasons.push(format!("the unit's state is unknown: {e}")),
+    if !outcome.came_up_as_often_as_it_should() {
+        reasons.push(format!(
+            "the guest came up {} times, not {}",
+            guest.earlier.len() + 1,
+            outcome.scenario.then.boots()
+        ));
     }
+    for unit in outcome.earlier.iter().chain([&outcome.unit]) {
+        match unit {
+            Ok(unit) => unit_reasons(unit, &outcome.scenario, &mut reasons),
+            Err(e) => reasons.push(format!("the unit's state is unknown: {e}")),
+        }
+    }
+    for guest in guest.earlier.iter().chain([guest]) {
+        guest_reasons(guest, outcome, &mut reasons);
+    }
+    if outcome.scenario.then == Then::Nesting {
+        nesting_reasons(guest, &mut reasons);
+    }
+    reasons
+}
+
+/// What one kernel made of its devices.
+fn guest_reasons(guest: &Guest, outcome: &Outcome, reasons: &mut Vec<String>) {
     for (disk, sum) in DISKS.iter().zip(&outcome.sums) {
         let reads: Vec<_> = guest.reads.iter().filter(|r| r.disk == disk.name).collect();
         for read in &reads {
@@ -109,20 +184,105 @@ pub fn reasons(outcome: &Outcome) -> Vec<String> {
         Some(error) => reasons.push(format!("{NET}: no DHCP lease: {error}")),
         None => reasons.push(format!("{NET}: no DHCP lease")),
     }
-    reasons
+    let Scenario {
+        domain, remapping, ..
+    } = outcome.scenario;
+    if let Some(group) = guest.groups.iter().find(|g| g[1] != domain) {
+        reasons.push(format!(
+            "{} is in a domain of type {}, not {domain}",
+            group[0], group[1]
+        ));
+    }
+    match guest.interrupts {
+        0 if remapping && guest.done => reasons.push("no interrupt is remapped".to_owned()),
+        n if n != 0 && !remapping => reasons.push(format!("{n} interrupts are remapped")),
+        _ => {}
+    }
 }
 
-fn unit_reasons(unit: &Unit, route: Route, reasons: &mut Vec<String>) {
+/// What a guest that acts as a host of nested guests is to have seen: the facts of
+/// tests/guest/nesting.c that must be as they are here, and for the others what is wrong.
+fn nesting_reasons(guest: &Guest, reasons: &mut Vec<String>) {
+    for (subject, what) in &guest.nesting {
+        if subject == "error" {
+            reasons.push(format!("nesting: {what}"));
+        }
+    }
+    let ecap = guest.nested("hw-info").and_then(|info| {
+        let hex = info.rsplit(' ').next()?.strip_prefix("0x")?;
+        u64::from_str_radix(hex, 16).ok()
+    });
+    match ecap {
+        None => reasons.push("nesting: no GET_HW_INFO".to_owned()),
+        Some(ecap) if ecap >> NEST & 1 == 0 => {
+            reasons.push(format!(
+                "nesting: GET_HW_INFO shows ECAP {ecap:#x} without NEST"
+            ));
+        }
+        Some(_) => {}
+    }
+    for subject in ["parent", "nested", "remapped"] {
+        match guest.nested(subject) {
+            Some("ok") => {}
+            said => reasons.push(format!("nesting: {subject}: {}", said.unwrap_or("nothing"))),
+        }
+    }
+    for (stage, wanted) in [("parent", 2), ("nested", 3)] {
+        let entry = of_stage(guest, "entry", stage);
+        let word = entry
+            .and_then(|e| e.rsplit(':').next()?.strip_prefix("0x"))
+            .and_then(|hex| u64::from_str_radix(hex, 16).ok());
+        match word {
+            None => reasons.push(format!("nesting: no PASID-table entry at stage {stage}")),
+            Some(word) if word & 1 == 0 || word >> 6 & 7 != wanted => {
+                reasons.push(format!(
+                    "nesting: the PASID-table entry at stage {stage} is {word:#x}, not of PGTT {wanted}"
+                ));
+            }
+            Some(_) => {}
+        }
+        match of_stage(guest, "dma", stage) {
+            Some("ok") => {}
+            said => reasons.push(format!(
+                "nesting: DMA at stage {stage}: {}",
+                said.unwrap_or("none")
+            )),
+        }
+    }
+    // The page read has its accessed bit, the page written its dirty bit as well.
+    let bits: Vec<_> = guest
+        .nested("bits")
+        .unwrap_or("")
+        .split(' ')
+        .filter_map(|hex| u64::from_str_radix(hex, 16).ok())
+        .map(|entry| entry >> 5 & 3)
+        .collect();
+    if bits != [1, 3] {
+        reasons.push(format!(
+            "nesting: accessed and dirty bits of the pages read and written are {bits:?}, not [1, 3]"
+        ));
+    }
+}
+
+/// What the guest said of `subject` at `stage`.
+fn of_stage<'a>(guest: &'a Guest, subject: &str, stage: &str) -> Option<&'a str> {
+    let said = guest.nesting.iter().filter(|(word, _)| word == subject);
+    said.filter_map(|(_, what)| what.split_once(' '))
+        .find(|(of, _)| *of == stage)
+        .map(|(_, what)| what)
+}
+
+fn unit_reasons(unit: &Unit, scenario: &Scenario, reasons: &mut Vec<String>) {
     for id in DISKS.iter().map(|d| d.id).chain([NET]) {
         let Some(device) = unit.device(id) else {
             reasons.push(format!("{id}: not behind the unit"));
             continue;
         };
         let (hwpt, errno) = (device.number("hwpt"), device.number("host-errno"));
-        let wanted = if route == Route::Nested {
-            "nested"
-        } else {
-            "direct"
+        let wanted = match scenario.route {
+            Route::Nested => "nested",
+            Route::Parent => "parent",
+            Route::Direct => "direct",
         };
         if errno != 0 {
             let name = errno_name(errno);
@@ -133,14 +293,18 @@ fn unit_reasons(unit: &Unit, route: Route, reasons: &mut Vec<String>) {
         } else if device.state != wanted {
             reasons.push(format!("{id}: state is {}, not {wanted}", device.state));
         }
-        if device.number("pgtt") != FIRST_STAGE {
-            reasons.push(format!(
-                "{id}: PGTT is {}, not first-stage",
-                pgtt(device.number("pgtt"))
-            ));
+        let wanted = match scenario.mode {
+            Mode::Scalable(pgtt) => pgtt as u64,
+            Mode::Legacy => 0,
+        };
+        if device.number("pgtt") != wanted {
+            let (is, wanted) = (pgtt(device.number("pgtt")), pgtt(wanted));
+            reasons.push(format!("{id}: PGTT is {is}, not {wanted}"));
         }
-        match route {
-            Route::Nested if hwpt == 0 && errno == 0 => reasons.push(format!("{id}: no HWPT")),
+        match scenario.route {
+            Route::Nested | Route::Parent if hwpt == 0 && errno == 0 => {
+                reasons.push(format!("{id}: no HWPT"));
+            }
             Route::Direct if hwpt != 0 => reasons.push(format!("{id}: HWPT {hwpt} without a host")),
             _ => {}
         }
@@ -172,12 +336,12 @@ fn unit_reasons(unit: &Unit, route: Route, reasons: &mut Vec<String>) {
         "HWPT allocations that the host refused",
     );
     zero("memory-errors", "accesses outside of guest RAM");
-    match route {
+    match scenario.route {
         Route::Nested if unit.stat("invalidate-calls") == 0 => {
             reasons.push("no invalidate call reached the host".to_owned());
         }
         Route::Direct => zero("hwpt-allocs", "HWPTs allocated without a host"),
-        Route::Nested => {}
+        Route::Nested | Route::Parent => {}
     }
 }
 
@@ -193,9 +357,20 @@ fn write_text(out: &mut String, outcome: &Outcome) -> std::fmt::Result {
     let kernel = guest.kernel.as_deref().unwrap_or("did not start");
     writeln!(
         out,
-        "\nguest         Linux {kernel}, stock Debian; used its devices in {:.0} s under TCG",
+        "\nguest         Linux {kernel}, {}; used its devices in {:.0} s under TCG",
+        match outcome.scenario.kernel {
+            Kernel::Stock => "stock Debian",
+            Kernel::Lab => "the lab kernel",
+        },
         outcome.seconds
     )?;
+    if !guest.earlier.is_empty() {
+        writeln!(
+            out,
+            "              came up {} times",
+            guest.earlier.len() + 1
+        )?;
+    }
     for crash in &outcome.crashes {
         writeln!(
             out,
@@ -234,6 +409,9 @@ fn write_text(out: &mut String, outcome: &Outcome) -> std::fmt::Result {
         "lease         {NET}: {}",
         lease.replacen(' ', " from ", 1)
     )?;
+    for (subject, what) in &guest.nesting {
+        writeln!(out, "nesting       {subject}: {what}")?;
+    }
     if guest.done {
         let alive = if outcome.alive { "alive" } else { "silent" };
         writeln!(out, "guest now     {alive} after all this")?;
@@ -387,7 +565,7 @@ pub fn json(outcome: &Outcome) -> Value {
         })
     });
     json!({
-        "scenario": outcome.scenario,
+        "scenario": outcome.scenario.name,
         "earlier-crashes": outcome.crashes,
         "passed": reasons.is_empty(),
         "reasons": reasons,
@@ -397,6 +575,9 @@ pub fn json(outcome: &Outcome) -> Value {
             "units": guest.units,
             "groups": guest.groups,
             "lease": guest.lease,
+            "interrupts-remapped": guest.interrupts,
+            "nesting": guest.nesting.iter().map(|(s, w)| format!("{s} {w}")).collect::<Vec<_>>(),
+            "came-up-before": guest.earlier.len(),
             "finished": guest.done,
             "alive-afterwards": outcome.alive,
         },
@@ -417,7 +598,7 @@ fn names(register: u64, bits: &[(u32, &str)]) -> String {
 fn pgtt(value: u64) -> String {
     let name = match value {
         0 => return "-".to_owned(),
-        FIRST_STAGE => "first-stage",
+        1 => "first-stage",
         2 => "second-stage",
         3 => "nested",
         4 => "pass-through",
@@ -445,13 +626,13 @@ fn short(sum: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::boot::{Device, Guest};
-    use crate::ui::Error;
+    use crate::outcome::Device;
 
     /// A run with nothing to complain of.
     fn good() -> Outcome {
         let sums = vec!["0a".repeat(32), "0b".repeat(32)];
-        let mut facts = "kernel 7.3.4\nlease 10.0.2.15 10.0.2.2\n".to_owned();
+        let mut facts =
+            "kernel 7.3.4\ngroup 0000:00:01.0 DMA-FQ nvme\nlease 10.0.2.15 10.0.2.2\n".to_owned();
         for (disk, sum) in DISKS.iter().zip(&sums) {
             for block in ["4k", "64k", "1M"] {
                 facts += &format!("disk {} {block} {sum}\n", disk.name);
@@ -470,8 +651,7 @@ mod tests {
         };
         let devices = vec![device("nvme0"), device("blk0"), device(NET)];
         Outcome {
-            scenario: "nested",
-            route: Route::Nested,
+            scenario: Scenario::NESTED,
             seconds: 1.0,
             guest: Guest::parse(&facts),
             sums,
@@ -481,6 +661,7 @@ mod tests {
                 stats,
                 devices,
             }),
+            earlier: Vec::new(),
             alive: true,
             console: String::new(),
             complaint: None,
@@ -543,7 +724,7 @@ mod tests {
         );
         assert_eq!(
             device("pgtt", json!(4)),
-            "blk0: PGTT is 4 pass-through, not first-stage"
+            "blk0: PGTT is 4 pass-through, not 1 first-stage"
         );
         assert_eq!(device("hwpt", json!(0)), "blk0: no HWPT");
         assert_eq!(
@@ -572,6 +753,12 @@ mod tests {
             complaint(|o| o.guest.done = false),
             "the guest did not finish in time"
         );
+        let earlier = complaint(|o| {
+            let mut unit = good().unit.unwrap();
+            unit.stats.insert("faults".to_owned(), json!(1));
+            o.earlier.push(Ok(unit));
+        });
+        assert_eq!(earlier, "faults: 1");
         let gone = complaint(|o| o.unit = Err(Error::new("QEMU has ended")));
         assert_eq!(gone, "the unit's state is unknown: QEMU has ended");
     }
@@ -579,7 +766,7 @@ mod tests {
     #[test]
     fn without_a_host_an_hwpt_is_a_flaw() {
         let mut outcome = good();
-        outcome.route = Route::Direct;
+        outcome.scenario.route = Route::Direct;
         let reasons = reasons(&outcome);
         assert!(
             reasons.contains(&"nvme0: state is nested, not direct".to_owned()),

@@ -110,14 +110,19 @@ impl Step {
         self.start.elapsed().as_secs_f64()
     }
 
-    /// Says where the step is; call it as often as convenient.
-    pub fn update(&mut self, detail: &str) {
-        let due = if self.terminal {
+    /// Is it time to say where the step is?
+    fn due(&self) -> bool {
+        let pause = if self.terminal {
             Duration::from_millis(200)
         } else {
             QUIET
         };
-        if self.printed.elapsed() < due {
+        self.printed.elapsed() >= pause
+    }
+
+    /// Says where the step is; call it as often as convenient.
+    pub fn update(&mut self, detail: &str) {
+        if !self.due() {
             return;
         }
         self.printed = Instant::now();
@@ -181,6 +186,27 @@ fn clip(text: &str, width: usize) -> String {
 /// last line is shown as progress, with a percentage where it begins with ninja's `[n/m]`. On failure
 /// the error holds the output's tail and says where the log is.
 pub fn run(step: &mut Step, log: &Path, command: &mut Command) -> Result<()> {
+    run_showing(step, log, command, |begin| progress(&tail(log, begin, 1)))
+}
+
+/// The same for a command that writes about `lines` lines in all and no counter of its own.
+pub fn run_counted(step: &mut Step, log: &Path, command: &mut Command, lines: u64) -> Result<()> {
+    run_showing(step, log, command, |begin| {
+        let written = fs::read(log).unwrap_or_default();
+        let new = written.iter().skip(usize::try_from(begin).unwrap_or(0));
+        let count = new.filter(|byte| **byte == b'\n').count() as u64;
+        let percent = (count * 100).checked_div(lines).unwrap_or(0).min(99);
+        format!("{percent:2} % {}", tail(log, begin, 1).trim())
+    })
+}
+
+/// Runs `command`; `shows` says where it is, given where its output begins in the log.
+fn run_showing(
+    step: &mut Step,
+    log: &Path,
+    command: &mut Command,
+    shows: impl Fn(u64) -> String,
+) -> Result<()> {
     let line = shown(command);
     let mut file = open_log(log)?;
     writeln!(file, "+ {line}").context(log.display())?;
@@ -199,7 +225,9 @@ pub fn run(step: &mut Step, log: &Path, command: &mut Command) -> Result<()> {
         }
         thread::sleep(pause);
         pause = (pause * 2).min(Duration::from_millis(200));
-        step.update(&progress(&tail(log, begin, 1)));
+        if step.due() {
+            step.update(&shows(begin));
+        }
     };
     if status.success() {
         return Ok(());

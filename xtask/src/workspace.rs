@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// The checked-out project.
+#[derive(Clone)]
 pub struct Workspace {
     root: PathBuf,
 }

@@ -1,0 +1,217 @@
+//! The ways in which `cargo xtask` runs a guest, and what is to be seen in each.
+
+use std::time::Duration;
+
+/// Which kernel the guest has.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub enum Kernel {
+    /// Debian's newest.
+    Stock,
+    /// The lab kernel, see kernel.rs.
+    Lab,
+}
+
+/// What the guest does besides using its devices: `nvtd.then` of tests/guest/init.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub enum Then {
+    Nothing,
+    /// It acts as the host of a nested guest, see tests/guest/nesting.c.
+    Nesting,
+    /// It reboots, and uses its devices again.
+    Reboot,
+    /// It starts its kernel again by kexec, which uses the devices again.
+    Kexec,
+}
+
+impl Then {
+    pub fn word(self) -> Option<&'static str> {
+        match self {
+            Self::Nothing => None,
+            Self::Nesting => Some("nesting"),
+            Self::Reboot => Some("reboot"),
+            Self::Kexec => Some("kexec"),
+        }
+    }
+
+    /// How often the guest comes up in a run.
+    pub fn boots(self) -> usize {
+        match self {
+            Self::Nothing | Self::Nesting => 1,
+            Self::Reboot | Self::Kexec => 2,
+        }
+    }
+}
+
+/// How the devices' DMA is to go.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub enum Route {
+    /// Through nested HWPTs made of the guest's first-stage tables.
+    Nested,
+    /// Through the nesting parent, as guest-physical addresses.
+    Parent,
+    /// Through the unit's own walk.
+    Direct,
+}
+
+/// What the tables that the guest makes are to ask for.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub enum Mode {
+    /// Scalable mode, with PGTT of the PASID-table entry (VT-d 9.6) saying how.
+    Scalable(Pgtt),
+    #[expect(dead_code, reason = "the unit has no legacy mode yet")]
+    /// Legacy mode: there is no PASID-table entry.
+    Legacy,
+}
+
+/// PASID Granular Translation Type.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub enum Pgtt {
+    FirstStage = 1,
+    #[expect(dead_code, reason = "the unit has no second stage yet")]
+    SecondStage = 2,
+    PassThrough = 4,
+}
+
+/// What the run is to show.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub enum Verdict {
+    /// Everything works, and nothing is complained of.
+    Works,
+    /// The oracle counts stale uses, and the report names them.
+    StaleUses,
+    /// The host refuses every HWPT, and the devices are blocked.
+    Blocked,
+}
+
+/// One way to run the guest. All have 2 vCPUs.
+#[derive(Clone, Copy, Debug)]
+pub struct Scenario {
+    pub name: &'static str,
+    /// What is tried, for the list of checks.
+    pub about: &'static str,
+    pub kernel: Kernel,
+    pub then: Then,
+    pub route: Route,
+    pub mode: Mode,
+    /// The type of the devices' domains in the guest.
+    pub domain: &'static str,
+    /// Are interrupts to be remapped?
+    pub remapping: bool,
+    pub verdict: Verdict,
+    /// Properties of `-device nested-vtd`.
+    pub unit: &'static str,
+    /// More words for the kernel's command line.
+    pub append: &'static str,
+    /// Seconds after which the guest gives up a job.
+    pub patience: u32,
+    /// The limit for each time it comes up.
+    pub deadline: Duration,
+    /// How often the guest may be booted, should its kernel crash by itself.
+    pub attempts: usize,
+}
+
+impl Scenario {
+    pub const NESTED: Self = Self {
+        name: "nested",
+        about: "DMA through nested HWPTs",
+        kernel: Kernel::Stock,
+        then: Then::Nothing,
+        route: Route::Nested,
+        mode: Mode::Scalable(Pgtt::FirstStage),
+        domain: "DMA-FQ",
+        remapping: false,
+        verdict: Verdict::Works,
+        unit: "host=soft",
+        append: "",
+        patience: 45,
+        deadline: Duration::from_secs(150),
+        attempts: 3,
+    };
+
+    /// No mapping outlives its request, so freed addresses are used again at once.
+    const STRICT: Self = Self {
+        name: "strict",
+        about: "the same, strict unmapping",
+        domain: "DMA",
+        append: "iommu.strict=1",
+        ..Self::NESTED
+    };
+
+    const DIRECT: Self = Self {
+        name: "direct",
+        about: "DMA through the unit's own walk of first-stage tables",
+        route: Route::Direct,
+        unit: "host=none",
+        ..Self::NESTED
+    };
+
+    pub const BREAK_INVALIDATION: Self = Self {
+        name: "break-invalidation",
+        about: "dropped invalidations are noticed",
+        verdict: Verdict::StaleUses,
+        unit: "host=soft,x-inject=drop-invalidations",
+        patience: 20,
+        deadline: Duration::from_secs(60),
+        attempts: 1,
+        ..Self::STRICT
+    };
+
+    pub const BREAK_ALLOC: Self = Self {
+        name: "break-alloc",
+        about: "refused HWPTs leave devices blocked",
+        verdict: Verdict::Blocked,
+        unit: "host=soft,x-inject=refuse-alloc",
+        patience: 15,
+        deadline: Duration::from_secs(60),
+        ..Self::NESTED
+    };
+
+    /// All of them, in the order in which they are checked.
+    pub const ALL: &[Self] = &[
+        Self::NESTED,
+        Self::STRICT,
+        Self::DIRECT,
+        Self {
+            name: "reboot",
+            about: "the guest reboots and uses its devices again",
+            then: Then::Reboot,
+            ..Self::NESTED
+        },
+        Self {
+            name: "kexec",
+            about: "the guest starts its kernel by kexec and uses its devices again",
+            then: Then::Kexec,
+            ..Self::NESTED
+        },
+        Self {
+            name: "pass-through",
+            about: "pass-through (iommu=pt) on the nesting parent",
+            route: Route::Parent,
+            mode: Mode::Scalable(Pgtt::PassThrough),
+            domain: "identity",
+            append: "iommu=pt",
+            ..Self::NESTED
+        },
+        Self::BREAK_INVALIDATION,
+        Self::BREAK_ALLOC,
+    ];
+
+    /// The scenario of this name.
+    pub fn named(name: &str) -> Option<&'static Self> {
+        Self::ALL.iter().find(|scenario| scenario.name == name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_names() {
+        for (n, scenario) in Scenario::ALL.iter().enumerate() {
+            let same = |other: &Scenario| other.name == scenario.name;
+            assert_eq!(Scenario::ALL.iter().position(same), Some(n));
+            assert!(!scenario.name.contains(' '));
+        }
+    }
+}
