@@ -377,10 +377,31 @@
 #define NVTD_DUMP_TABLES 3
 
 /**
+ * NvtdDump.kind: each entry that a request of `device` (with `pasid`, if
+ * NVTD_DUMP_PASID) for `address` would read, from the root entry to the leaf, and
+ * what would come of reading and of writing. The tables are walked as they are
+ * now, whatever is cached.
+ */
+#define NVTD_DUMP_WALK 4
+
+/**
+ * NvtdDump.kind: what the tables of `device` (of `pasid`, if NVTD_DUMP_PASID) map
+ * from `address` to `last` (0: to the end), as Linux's domain_translation_struct
+ * lists it. With nested translation first, as Linux does, all of the second stage,
+ * then the first.
+ */
+#define NVTD_DUMP_MAPPINGS 5
+
+/**
  * NvtdDump.kind: the interrupt remapping table, as Linux's ir_translation_struct
  * lists it.
  */
 #define NVTD_DUMP_INTERRUPTS 6
+
+/**
+ * NvtdDump.flags: the requests have the PASID in `pasid`; without it they have none.
+ */
+#define NVTD_DUMP_PASID 1
 
 /**
  * NvtdMsi.flags: only look. No fault is recorded, nothing is counted or cached.
@@ -404,6 +425,12 @@
  * without a fault, the request is to be delivered as it is.
  */
 #define NVTD_MSI_REMAPPED 1
+
+/**
+ * Flag of nvtd_for_each_mapping(): it is about requests with the PASID that is
+ * given; without it about those that have none.
+ */
+#define NVTD_MAPPING_PASID 1
 
 /**
  * One remapping unit: opaque, made by nvtd_unit_create() and ended by
@@ -885,11 +912,11 @@ typedef struct NvtdDump {
    */
   uint32_t device;
   /**
-   * 0.
+   * NVTD_DUMP_PASID or 0.
    */
   uint32_t flags;
   /**
-   * 0.
+   * PASID, 20 bits.
    */
   uint32_t pasid;
   /**
@@ -897,7 +924,7 @@ typedef struct NvtdDump {
    */
   uint64_t address;
   /**
-   * 0.
+   * The last address.
    */
   uint64_t last;
 } NvtdDump;
@@ -969,6 +996,38 @@ typedef struct NvtdMsiAnswer {
    */
   uint32_t flags;
 } NvtdMsiAnswer;
+
+/**
+ * A run of addresses that a device's tables map: addresses next to each other that
+ * go to addresses next to each other, with the same permissions. Neither its place
+ * nor its length is a power of two in general; it is never empty.
+ */
+typedef struct NvtdMapping {
+  /**
+   * sizeof(NvtdMapping).
+   */
+  size_t size;
+  /**
+   * First address, as the device uses it.
+   */
+  uint64_t address;
+  /**
+   * Where that goes: a guest-physical address.
+   */
+  uint64_t translated;
+  /**
+   * Length in bytes.
+   */
+  uint64_t length;
+  /**
+   * NVTD_PERMISSION_READ, _WRITE and _EXECUTE bits of a user's requests.
+   */
+  uint32_t permissions;
+  /**
+   * 0.
+   */
+  uint32_t reserved;
+} NvtdMapping;
 
 #ifdef __cplusplus
 extern "C" {
@@ -1207,6 +1266,40 @@ int nvtd_dump(struct NvtdUnit *unit,
 int nvtd_remap_msi(struct NvtdUnit *unit,
                    const struct NvtdMsi *request,
                    struct NvtdMsiAnswer *out);
+
+/**
+ * Give `mapping` what the requests of a device can reach from the addresses `first`
+ * to `last`, both included: in maximal runs, in rising order, clipped to the range.
+ * With NVTD_MAPPING_PASID in `flags` it is about requests with `pasid`, else about
+ * those without PASID. At most `limit` runs are given, any number with 0. For a VMM
+ * that shadows the guest's tables: after an invalidation it asks for the range that
+ * was invalidated and compares with what it has.
+ *
+ * The tables are read as they are now, whatever is cached, and no accessed or dirty
+ * bit is set; nested translation is composed of its stages. Addresses that would
+ * fault are left out, and so are those in the interrupt range or that would go
+ * there. While translation is off, and in pass-through, nothing is given: there are
+ * no tables to shadow, and all of guest RAM is to be mapped.
+ *
+ * If `mapping` returns anything but 0, the enumeration ends and the call returns
+ * that. Any thread; `mapping` is called with no lock held and may call anything but
+ * nvtd_unit_destroy(). The structure is valid during the call of `mapping`. What the
+ * guest changes meanwhile may be seen half; it then invalidates.
+ *
+ * Returns 0 or what `mapping` returned; -EINVAL: unit or mapping is NULL, an unknown
+ * flag, a PASID without NVTD_MAPPING_PASID or of more than 20 bits, or first is beyond
+ * last; -ENOENT: no such device; -E2BIG: there are more than `limit` runs, or more
+ * than 16777216 paging entries would be read; runs given before are good.
+ */
+int nvtd_for_each_mapping(struct NvtdUnit *unit,
+                          uint32_t device,
+                          uint32_t flags,
+                          uint32_t pasid,
+                          uint64_t first,
+                          uint64_t last,
+                          uint64_t limit,
+                          int (*mapping)(void *opaque, const struct NvtdMapping *mapping),
+                          void *opaque);
 
 #ifdef __cplusplus
 }  // extern "C"

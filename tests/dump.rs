@@ -2,6 +2,8 @@
 
 mod common;
 
+use std::ops::RangeInclusive;
+
 use common::*;
 use nested_vtd::unit::{Config, Dump, HostKind};
 
@@ -296,4 +298,332 @@ fn interrupt_entries_are_listed_as_linux_does() {
 fn without_interrupt_remapping_there_is_nothing_to_list() {
     let guest = Guest::new(HostKind::None);
     assert_eq!(lines(&guest, Dump::Interrupts), ["****", ""]);
+}
+
+/// A unit that has everything, with nested tables for the device: the second stage
+/// maps the first 2 MiB onto themselves and 4 MiB to 2 MiB, and the first stage maps
+/// 0x5000 to 0x40_1000.
+fn nested() -> Guest {
+    let features = Config::default()
+        .features
+        .with_second_stage(true)
+        .with_second_stage_2m(true)
+        .with_nested(true);
+    let mut guest = Guest::with(Config {
+        features,
+        pasid_bits: 8,
+        ..Config::default()
+    });
+    guest.build_tables();
+    guest.map(0x5000, 0x40_1000);
+    guest.poke(SECOND_STAGE, (SECOND_STAGE + 0x1000) | 3);
+    guest.poke(SECOND_STAGE + 0x1000, (SECOND_STAGE + 0x2000) | 3);
+    guest.poke(SECOND_STAGE + 0x2000, 0x83);
+    guest.poke(SECOND_STAGE + 0x2010, 0x20_0000 | 0x81);
+    // AW 2 is 48 bits, PGTT 3 nested.
+    guest.poke(PASID_TABLE, SECOND_STAGE | 3 << 6 | 2 << 2 | 1);
+    guest.enable();
+    guest
+}
+
+const SECOND_STAGE: u64 = 0x2_0000;
+
+fn walk(guest: &Guest, address: u64) -> Vec<String> {
+    let what = Dump::Walk {
+        device: guest.device,
+        pasid: None,
+        address,
+    };
+    lines(guest, what)
+}
+
+/// The lines of the tables of [`common`].
+const TABLE_LINES: [&str; 4] = [
+    "Root entry            @0x0000000000001000 0x0000000000002001 P",
+    "Context entry         @0x0000000000002300 0x0000000000003001 0x0000000000000000 \
+     0x0000000000000000 0x0000000000000000 P PDTS=0 RID_PASID=0x0",
+    "PASID directory entry @0x0000000000003000 0x0000000000004001 P",
+    "PASID entry           @0x0000000000004000 0x0000000000000041 0x0000000000800005 \
+     0x0000000000005000 0x0000000000000000 0x0000000000000000 0x0000000000000000 \
+     0x0000000000000000 0x0000000000000000 P PWSNP PGTT=1 AW=0 FSPM=0 DID=5",
+];
+
+#[test]
+fn a_walk_shows_each_entry_and_the_verdicts() {
+    let guest = running();
+    guest.map(0x5000, 0x9000);
+    guest.poke(PT + 5 * 8, 0x9000 | 5);
+    let lines = walk(&guest, 0x5678);
+    assert_eq!(lines[0], "Device 00:03.0 address 0x5678");
+    assert_eq!(lines[1..5], TABLE_LINES);
+    assert_eq!(
+        lines[5..],
+        [
+            "First-stage PML4E     @0x0000000000005000 0x0000000000006007 P RW US",
+            "First-stage PDPE      @0x0000000000006000 0x0000000000007007 P RW US",
+            "First-stage PDE       @0x0000000000007000 0x0000000000008007 P RW US",
+            "First-stage PTE       @0x0000000000008028 0x0000000000009005 P US",
+            "read: goes to 0x9678, page of 0x1000 bytes, may read execute",
+            "write: refused: fault 0x85 first_stage_read_only",
+        ]
+    );
+    // Only looked at: no accessed bits, no counters, no faults.
+    assert_eq!(guest.peek(PML4), PDPT | PWU);
+    assert_eq!(guest.unit.stats().translations, 0);
+    assert_eq!(guest.unit.stats().faults, 0);
+    assert_eq!(guest.read32(0x34), 0);
+}
+
+#[test]
+fn a_walk_ends_where_it_is_refused() {
+    let guest = running();
+    guest.poke(PD, 0);
+    let refused = walk(&guest, 0x5678);
+    assert_eq!(
+        refused[5..],
+        [
+            "First-stage PML4E     @0x0000000000005000 0x0000000000006007 P RW US",
+            "First-stage PDPE      @0x0000000000006000 0x0000000000007007 P RW US",
+            "First-stage PDE       @0x0000000000007000 0x0000000000000000",
+            "read: refused: fault 0x71 first_stage_not_present",
+            "write: refused: fault 0x71 first_stage_not_present",
+        ]
+    );
+    guest.poke(PASID_TABLE, 2);
+    let refused = walk(&guest, 0x5678);
+    assert_eq!(refused.len(), 1 + 4 + 1);
+    assert_eq!(
+        refused[5],
+        "refused: fault 0x59 pasid_not_present, not recorded (FPD)"
+    );
+    guest.poke(DIRECTORY, RAM_SIZE | 1);
+    let refused = walk(&guest, 0x5678);
+    assert_eq!(
+        refused[4..],
+        [
+            "PASID entry           @0x0000000000400000 not in RAM",
+            "refused: fault 0x58 pasid_access",
+        ]
+    );
+}
+
+#[test]
+fn a_nested_walk_shows_both_stages_as_they_are_read() {
+    let guest = nested();
+    let lines = walk(&guest, 0x5678);
+    let second = [
+        "Second-stage PML4E    @0x0000000000020000 0x0000000000021003 R W",
+        "Second-stage PDPE     @0x0000000000021000 0x0000000000022003 R W",
+        "Second-stage PDE      @0x0000000000022000 0x0000000000000083 R W PS",
+    ];
+    let first = [
+        "First-stage PML4E     @0x0000000000005000 0x0000000000006007 P RW US",
+        "First-stage PDPE      @0x0000000000006000 0x0000000000007007 P RW US",
+        "First-stage PDE       @0x0000000000007000 0x0000000000008007 P RW US",
+        "First-stage PTE       @0x0000000000008028 0x0000000000401007 P RW US",
+    ];
+    let mut expected: Vec<&str> = Vec::new();
+    for entry in first {
+        expected.extend(second);
+        expected.push(entry);
+    }
+    expected.extend(&second[..2]);
+    expected.push("Second-stage PDE      @0x0000000000022010 0x0000000000200081 R PS");
+    expected.push("read: goes to 0x201678, page of 0x1000 bytes, may read execute");
+    expected.push("write: refused: fault 0x79 second_stage_denied");
+    assert_eq!(lines[5..], expected);
+}
+
+#[test]
+fn a_walk_says_why_there_is_nothing_to_walk() {
+    let guest = Guest::new(HostKind::None);
+    assert_eq!(
+        walk(&guest, 0x5000)[1..],
+        ["translation is off: goes to 0x5000"]
+    );
+    let guest = running();
+    guest.set_pasid_entry(4);
+    let lines = walk(&guest, 0x5000);
+    assert_eq!(
+        lines[5..],
+        [
+            "pass-through: no tables",
+            "read: goes to 0x5000, page of 0x1000 bytes, may read write execute",
+            "write: goes to 0x5000, page of 0x1000 bytes, may read write execute",
+        ]
+    );
+    assert_eq!(
+        walk(&guest, 0xfee0_1000)[1..],
+        ["the address is in the interrupt range: no DMA"]
+    );
+}
+
+#[test]
+fn a_walk_with_pasid_uses_its_entry() {
+    let guest = nested();
+    let what = Dump::Walk {
+        device: guest.device,
+        pasid: Some(3),
+        address: 0x5000,
+    };
+    let denied = lines(&guest, what.clone());
+    assert_eq!(denied[0], "Device 00:03.0 with pasid 3 address 0x5000");
+    assert_eq!(denied.last().unwrap(), "refused: fault 0x45 pasid_disabled");
+    guest.poke(CONTEXT + u64::from(SOURCE_ID) * 32, DIRECTORY | 1 << 3 | 1);
+    let found = lines(&guest, what);
+    assert!(
+        found[2].ends_with(" P PASIDE PDTS=0 RID_PASID=0x0"),
+        "{}",
+        found[2]
+    );
+    assert!(found[4].starts_with("PASID entry           @0x00000000000040c0 "));
+}
+
+fn mappings(guest: &Guest, range: RangeInclusive<u64>) -> Vec<String> {
+    let what = Dump::Mappings {
+        device: guest.device,
+        pasid: None,
+        range,
+    };
+    lines(guest, what)
+}
+
+const COLUMNS: &str = "IOVA_PFN         \tPML5E             \tPML4E             \t\
+                       PDPE              \tPDE               \tPTE";
+
+#[test]
+fn mappings_are_listed_as_linux_does() {
+    let guest = running();
+    guest.map(0x5000, 0x9000);
+    guest.poke(PD + 8, 0x20_0000 | 0x87);
+    // The upper half, which Linux does not extend.
+    guest.poke(PML4 + 511 * 8, PDPT | PWU);
+    guest.poke(PDPT + 511 * 8, 0x4000_0000 | 0x87);
+    let all = mappings(&guest, 0..=u64::MAX);
+    let device = "Device 0000:00:03.0 with pasid 0 @0x5000";
+    assert_eq!(
+        all,
+        [
+            device,
+            COLUMNS,
+            "0x0000000000005 |\t0x0000000000000000\t0x0000000000006007\t0x0000000000007007\t\
+             0x0000000000008007\t0x0000000000009007",
+            "0x0000000000200 |\t0x0000000000000000\t0x0000000000006007\t0x0000000000007007\t\
+             0x0000000000200087",
+            "0x0000007fc0000 |\t0x0000000000000000\t0x0000000000006007\t0x0000000040000087",
+            "0x0000ff8000005 |\t0x0000000000000000\t0x0000000000006007\t0x0000000000007007\t\
+             0x0000000000008007\t0x0000000000009007",
+            "0x0000ff8000200 |\t0x0000000000000000\t0x0000000000006007\t0x0000000000007007\t\
+             0x0000000000200087",
+            "0x0000ffffc0000 |\t0x0000000000000000\t0x0000000000006007\t0x0000000040000087",
+        ]
+    );
+    assert_eq!(mappings(&guest, 0..=0x5fff), all[..3]);
+    assert_eq!(mappings(&guest, 0x6000..=0x6fff), all[..2]);
+}
+
+#[test]
+fn nested_mappings_are_those_of_both_stages() {
+    let guest = nested();
+    let nothing = "\t0x0000000000000000";
+    assert_eq!(
+        mappings(&guest, 0..=u64::MAX),
+        [
+            "Device 0000:00:03.0 with pasid 0 @0x20000",
+            COLUMNS,
+            &format!(
+                "0x0000000000000 |{nothing}\t0x0000000000021003\t0x0000000000022003\t\
+                 0x0000000000000083"
+            ),
+            &format!(
+                "0x0000000000400 |{nothing}\t0x0000000000021003\t0x0000000000022003\t\
+                 0x0000000000200081"
+            ),
+            "Device 0000:00:03.0 with pasid 0 first stage @0x5000",
+            COLUMNS,
+            &format!(
+                "0x0000000000005 |{nothing}\t0x0000000000006007\t0x0000000000007007\t\
+                 0x0000000000008007\t0x0000000000401007"
+            ),
+        ]
+    );
+}
+
+#[test]
+fn legacy_mappings_have_no_pasid() {
+    let features = Config::default().features.with_second_stage(true);
+    let guest = Guest::with(Config {
+        features,
+        ..Config::default()
+    });
+    let context = CONTEXT + u64::from(SOURCE_ID) * 16;
+    guest.poke(ROOT, CONTEXT | 1);
+    guest.poke(context, PML4 | 1);
+    guest.poke(context + 8, 5 << 8 | 1);
+    // Three levels.
+    guest.poke(PML4, PDPT | 3);
+    guest.poke(PDPT, PD | 3);
+    guest.poke(PD + 8, 0x7000 | 1);
+    guest.write64(0x20, ROOT);
+    guest.write32(0x18, 1 << 30);
+    guest.write32(0x18, 1 << 31);
+    assert_eq!(
+        mappings(&guest, 0..=u64::MAX),
+        [
+            "Device 0000:00:03.0 @0x5000",
+            COLUMNS,
+            "0x0000000000001 |\t0x0000000000000000\t0x0000000000000000\t0x0000000000006003\t\
+             0x0000000000007003\t0x0000000000007001",
+        ]
+    );
+    let lines = walk(&guest, 0x1234);
+    assert_eq!(
+        lines[1..],
+        [
+            "Root entry            @0x0000000000001000 0x0000000000002001 0x0000000000000000 P",
+            "Context entry         @0x0000000000002180 0x0000000000005001 0x0000000000000501 P \
+             TT=0 AW=1 DID=5",
+            "Second-stage PDPE     @0x0000000000005000 0x0000000000006003 R W",
+            "Second-stage PDE      @0x0000000000006000 0x0000000000007003 R W",
+            "Second-stage PTE      @0x0000000000007008 0x0000000000007001 R",
+            "read: goes to 0x7234, page of 0x1000 bytes, may read execute",
+            "write: refused: fault 0x5 second_stage_denied",
+        ]
+    );
+}
+
+#[test]
+fn mappings_say_why_there_are_none_and_are_cut() {
+    let guest = Guest::new(HostKind::None);
+    let off = ["DMA Remapping is not enabled on dmar0"];
+    assert_eq!(mappings(&guest, 0..=u64::MAX), off);
+    let guest = running();
+    guest.set_pasid_entry(4);
+    assert_eq!(
+        mappings(&guest, 0..=u64::MAX),
+        ["Device 0000:00:03.0 with pasid 0 pass-through"]
+    );
+    guest.set_pasid_entry(7);
+    assert_eq!(
+        mappings(&guest, 0..=u64::MAX),
+        ["Device 0000:00:03.0 refused: fault 0x5b pasid_translation_type"]
+    );
+    guest.set_pasid_entry(1);
+    for index in 0..512 {
+        guest.poke(PML4 + index * 8, PML4 | PWU);
+    }
+    let much = mappings(&guest, 0..=u64::MAX);
+    assert_eq!(much.last().unwrap(), "... cut after 16384 lines");
+    // Each of these tables is full, and leads to a table that is empty.
+    for index in 0..512 {
+        guest.poke(PML4 + index * 8, PDPT | PWU);
+        guest.poke(PDPT + index * 8, PD | PWU);
+        guest.poke(PD + index * 8, PT | PWU);
+    }
+    let nothing = mappings(&guest, 0..=u64::MAX);
+    assert_eq!(
+        nothing.last().unwrap(),
+        "... cut after 4194304 table entries"
+    );
+    assert_eq!(nothing.len(), 3);
 }

@@ -4,6 +4,7 @@ use crate::Result;
 use crate::ffi::error::invalid;
 use crate::ffi::types::*;
 use crate::spec::page_request::ResponseCode;
+use crate::translate::Permissions;
 use crate::unit::{
     Answer, BindingState, Config, DeviceDescription, DeviceInfo, Features, HostKind, Inject,
     PageRequest, Request, RequestKind, Stats,
@@ -100,6 +101,39 @@ impl Request {
     }
 }
 
+/// PASIDs have 20 bits.
+const LAST_PASID: u32 = 0xf_ffff;
+
+/// The PASID of requests that have one or not.
+pub(super) fn pasid_of(has: bool, pasid: u32) -> Result<Option<u32>> {
+    if !has && pasid != 0 {
+        return Err(invalid(format!(
+            "pasid is {pasid} without the flag that says there is one; set the flag or leave \
+             pasid 0"
+        )));
+    }
+    if pasid > LAST_PASID {
+        return Err(invalid(format!(
+            "pasid is {pasid:#x}; PASIDs have 20 bits, the last is {LAST_PASID:#x}"
+        )));
+    }
+    Ok(has.then_some(pasid))
+}
+
+/// NVTD_PERMISSION_*.
+pub(super) fn permission_bits(may: Permissions) -> u32 {
+    [
+        (may.read, NVTD_PERMISSION_READ),
+        (may.write, NVTD_PERMISSION_WRITE),
+        (may.execute, NVTD_PERMISSION_EXECUTE),
+        (may.privileged, NVTD_PERMISSION_PRIVILEGED),
+        (may.global, NVTD_PERMISSION_GLOBAL),
+        (may.untranslated, NVTD_PERMISSION_UNTRANSLATED),
+    ]
+    .into_iter()
+    .fold(0, |bits, (set, bit)| if set { bits | bit } else { bits })
+}
+
 impl Answer {
     pub(super) fn into_c(self) -> NvtdTranslation {
         let empty = NvtdTranslation {
@@ -112,24 +146,12 @@ impl Answer {
             flags: 0,
         };
         match self.result {
-            Ok(translation) => {
-                let may = translation.permissions;
-                NvtdTranslation {
-                    address: translation.address,
-                    page_size: translation.page_size,
-                    permissions: [
-                        (may.read, NVTD_PERMISSION_READ),
-                        (may.write, NVTD_PERMISSION_WRITE),
-                        (may.execute, NVTD_PERMISSION_EXECUTE),
-                        (may.privileged, NVTD_PERMISSION_PRIVILEGED),
-                        (may.global, NVTD_PERMISSION_GLOBAL),
-                        (may.untranslated, NVTD_PERMISSION_UNTRANSLATED),
-                    ]
-                    .into_iter()
-                    .fold(0, |bits, (set, bit)| if set { bits | bit } else { bits }),
-                    ..empty
-                }
-            }
+            Ok(translation) => NvtdTranslation {
+                address: translation.address,
+                page_size: translation.page_size,
+                permissions: permission_bits(translation.permissions),
+                ..empty
+            },
             Err(fault) => NvtdTranslation {
                 fault: fault.reason.code().into(),
                 diagnostic: fault.diagnostic as u32,

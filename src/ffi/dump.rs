@@ -3,6 +3,7 @@
 use core::ffi::{c_char, c_int, c_void};
 use std::ffi::CString;
 
+use super::convert::{only, pasid_of};
 use super::error::{guard, invalid};
 use super::outstruct::read_sized;
 use super::{NvtdUnit, unit_ref};
@@ -17,9 +18,22 @@ pub const NVTD_DUMP_QUEUE: u32 = 2;
 /// NvtdDump.kind: root, context and PASID entries, as Linux's
 /// dmar_translation_struct lists them; those of `device`, or with 0 all of them.
 pub const NVTD_DUMP_TABLES: u32 = 3;
+/// NvtdDump.kind: each entry that a request of `device` (with `pasid`, if
+/// NVTD_DUMP_PASID) for `address` would read, from the root entry to the leaf, and
+/// what would come of reading and of writing. The tables are walked as they are
+/// now, whatever is cached.
+pub const NVTD_DUMP_WALK: u32 = 4;
+/// NvtdDump.kind: what the tables of `device` (of `pasid`, if NVTD_DUMP_PASID) map
+/// from `address` to `last` (0: to the end), as Linux's domain_translation_struct
+/// lists it. With nested translation first, as Linux does, all of the second stage,
+/// then the first.
+pub const NVTD_DUMP_MAPPINGS: u32 = 5;
 /// NvtdDump.kind: the interrupt remapping table, as Linux's ir_translation_struct
 /// lists it.
 pub const NVTD_DUMP_INTERRUPTS: u32 = 6;
+
+/// NvtdDump.flags: the requests have the PASID in `pasid`; without it they have none.
+pub const NVTD_DUMP_PASID: u32 = 1;
 
 /// What nvtd_dump() is to give. Fields that the kind does not name are 0.
 #[repr(C)]
@@ -31,13 +45,13 @@ pub struct NvtdDump {
     pub kind: u32,
     /// Handle of a device.
     pub device: u32,
-    /// 0.
+    /// NVTD_DUMP_PASID or 0.
     pub flags: u32,
-    /// 0.
+    /// PASID, 20 bits.
     pub pasid: u32,
     /// An address.
     pub address: u64,
-    /// 0.
+    /// The last address.
     pub last: u64,
 }
 
@@ -51,6 +65,11 @@ impl NvtdDump {
         address: 0,
         last: 0,
     };
+
+    fn pasid(&self) -> Result<Option<u32>> {
+        only("what->flags", self.flags.into(), NVTD_DUMP_PASID.into())?;
+        pasid_of(self.flags & NVTD_DUMP_PASID != 0, self.pasid)
+    }
 }
 
 /// A field that the kind of dump does not have must be 0.
@@ -85,6 +104,19 @@ impl Dump {
                     device: (what.device != 0).then_some(what.device),
                 })
             }
+            NVTD_DUMP_WALK => {
+                unused("NVTD_DUMP_WALK", &[last])?;
+                Ok(Self::Walk {
+                    device: what.device,
+                    pasid: what.pasid()?,
+                    address: what.address,
+                })
+            }
+            NVTD_DUMP_MAPPINGS => Ok(Self::Mappings {
+                device: what.device,
+                pasid: what.pasid()?,
+                range: what.address..=if what.last == 0 { u64::MAX } else { what.last },
+            }),
             NVTD_DUMP_INTERRUPTS => {
                 unused(
                     "NVTD_DUMP_INTERRUPTS",

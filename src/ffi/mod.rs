@@ -14,6 +14,7 @@ mod convert;
 pub mod dump;
 mod error;
 pub mod interrupt;
+pub mod mappings;
 mod outstruct;
 mod panic;
 pub mod types;

@@ -7,6 +7,7 @@
 //! through the second.
 
 mod diagnostic;
+pub mod enumerate;
 pub mod first_stage;
 mod legacy;
 mod scalable;

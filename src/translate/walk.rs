@@ -5,7 +5,7 @@ use super::{Access, Fault, Permissions, TableError, TableMemory, Translation};
 use crate::spec::{INTERRUPT_RANGE_FIRST, INTERRUPT_RANGE_LAST, PAGE_SIZE};
 
 /// Deepest table: 5 levels.
-const MAX_LEVELS: usize = 5;
+pub(super) const MAX_LEVELS: usize = 5;
 
 /// Bits of the address that one level translates.
 const LEVEL_BITS: u32 = 9;
@@ -24,6 +24,27 @@ pub struct Rights {
     pub execute: bool,
     /// User requests.
     pub user: bool,
+}
+
+impl Rights {
+    /// Everything.
+    pub const ALL: Self = Self {
+        read: true,
+        write: true,
+        execute: true,
+        user: true,
+    };
+
+    /// What both allow.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self {
+            read: self.read && other.read,
+            write: self.write && other.write,
+            execute: self.execute && other.execute,
+            user: self.user && other.user,
+        }
+    }
 }
 
 /// How one stage's paging entries are to be read. Levels count from 1 (4 KiB
@@ -215,12 +236,7 @@ fn descend<M: TableMemory + ?Sized, F: PageFormat>(
     access: Access,
     path: &mut [Step; MAX_LEVELS],
 ) -> Result<(usize, u32, Rights), Fault> {
-    let mut rights = Rights {
-        read: true,
-        write: true,
-        execute: true,
-        user: true,
-    };
+    let mut rights = Rights::ALL;
     let mut table = root;
     let mut level = format.levels();
     let mut depth = 0_usize;
@@ -231,11 +247,7 @@ fn descend<M: TableMemory + ?Sized, F: PageFormat>(
             .read(step.address)
             .map_err(|error| format.read_fault(level, error))?;
         format.check_entry(step.entry, level, access)?;
-        let own = format.rights(step.entry);
-        rights.read &= own.read;
-        rights.write &= own.write;
-        rights.execute &= own.execute;
-        rights.user &= own.user;
+        rights = rights.and(format.rights(step.entry));
         depth = depth.saturating_add(1);
         if format.is_leaf(step.entry, level) {
             break;

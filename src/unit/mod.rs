@@ -14,6 +14,7 @@ mod direct;
 mod dump;
 mod fault_log;
 mod interrupts;
+mod mappings;
 mod outbox;
 mod page_requests;
 mod queue;
@@ -160,6 +161,12 @@ impl Unit {
         for device in devices {
             device.refresh_source_id(&*self.vmm);
         }
+    }
+
+    /// The present requester ID of a device. Called with no lock held.
+    fn source_id_of(&self, handle: u32) -> Result<u16> {
+        let device = self.devices.read().get(handle)?;
+        Ok(device.refresh_source_id(&*self.vmm))
     }
 
     fn deliver(&self, out: Outbox) {

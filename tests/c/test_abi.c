@@ -67,6 +67,8 @@ static void layouts_stay(void **state)
     assert_int_equal(offsetof(NvtdPageRequest, group), 24);
     assert_int_equal(sizeof(NvtdPageResponse), 32);
     assert_int_equal(offsetof(NvtdPageResponse, code), 30);
+    assert_int_equal(sizeof(NvtdMapping), 40);
+    assert_int_equal(offsetof(NvtdMapping, permissions), 32);
     assert_int_equal(sizeof(NvtdRequest), 24);
     assert_int_equal(sizeof(NvtdTranslation), 40);
     assert_int_equal(offsetof(NvtdTranslation, fault), 28);

@@ -5,10 +5,15 @@
 //! Dumps only look: no accessed or dirty bit is set, no fault recorded, nothing
 //! counted. The lines are collected first and handed out with no lock held.
 
+mod entries;
 mod interrupts;
+mod mappings;
 mod queue;
 mod registers;
 mod tables;
+mod walk;
+
+use core::ops::RangeInclusive;
 
 use super::Unit;
 use crate::Result;
@@ -23,7 +28,7 @@ const MAX_ENTRIES: u64 = 1 << 22;
 const NAME: &str = "dmar0";
 
 /// What to dump.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Dump {
     /// The registers that Linux's `iommu_regset` has.
     Registers {
@@ -36,6 +41,24 @@ pub enum Dump {
     Tables {
         /// Those of one device only.
         device: Option<u32>,
+    },
+    /// Each entry that a request of a device would read, and what would come of it.
+    Walk {
+        /// The device.
+        device: u32,
+        /// PASID of the request, if it has one.
+        pasid: Option<u32>,
+        /// Its address.
+        address: u64,
+    },
+    /// What a device's tables map, as `domain_translation_struct`.
+    Mappings {
+        /// The device.
+        device: u32,
+        /// PASID of the requests, if they have one.
+        pasid: Option<u32>,
+        /// Which addresses.
+        range: RangeInclusive<u64>,
     },
     /// The interrupt remapping table, as `ir_translation_struct`.
     Interrupts,
@@ -53,6 +76,16 @@ impl Unit {
             Dump::Registers { base } => self.dump_registers(base, &mut lines),
             Dump::Queue => self.dump_queue(&mut lines),
             Dump::Tables { device } => self.dump_tables(device, &mut lines)?,
+            Dump::Walk {
+                device,
+                pasid,
+                address,
+            } => self.dump_walk(device, pasid, address, &mut lines)?,
+            Dump::Mappings {
+                device,
+                pasid,
+                range,
+            } => self.dump_mappings(device, pasid, range, &mut lines)?,
             Dump::Interrupts => self.dump_interrupts(&mut lines),
         }
         lines.text.iter().for_each(|text| line(text));
@@ -104,9 +137,14 @@ impl Lines {
     fn spend_entry(&mut self) -> bool {
         match self.entries.checked_sub(1) {
             Some(left) => self.entries = left,
-            None => self.cut(&format!("{MAX_ENTRIES} table entries")),
+            None => self.cut_entries(),
         }
         !self.cut
+    }
+
+    /// No more table entries may be read.
+    fn cut_entries(&mut self) {
+        self.cut(&format!("{MAX_ENTRIES} table entries"));
     }
 
     fn cut(&mut self, after: &str) {

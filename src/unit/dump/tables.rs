@@ -9,27 +9,20 @@ use crate::spec::pasid::{
     DIRECTORY_ENTRY_SIZE, DirectoryEntry, PASID_ENTRY_SIZE, PASID_TABLE_ENTRIES,
 };
 use crate::spec::registers::{RootTableAddress, TableMode};
-use crate::spec::root_context::{CONTEXT_ENTRY_SIZE, ContextLow, ROOT_ENTRY_SIZE, RootEntryHalf};
+use crate::spec::root_context::{
+    CONTEXT_ENTRY_SIZE, ContextLow, LEGACY_CONTEXT_ENTRY_SIZE, ROOT_ENTRY_SIZE, RootEntryHalf,
+};
 use crate::unit::Unit;
 
 /// P is bit 0 of the first qword of every entry.
 const PRESENT: u64 = 1;
-
-/// Bytes in a legacy context entry (9.3).
-const LEGACY_CONTEXT_ENTRY_SIZE: u64 = 16;
 
 /// Smallest PASID directory: 2^7 entries (9.4).
 const SMALLEST_DIRECTORY: u64 = 1 << 7;
 
 impl Unit {
     pub(super) fn dump_tables(&self, device: Option<u32>, lines: &mut Lines) -> Result<()> {
-        let only = match device {
-            Some(handle) => {
-                let device = self.devices.read().get(handle)?;
-                Some(device.refresh_source_id(&*self.vmm))
-            }
-            None => None,
-        };
+        let only = device.map(|handle| self.source_id_of(handle)).transpose()?;
         let control = *self.control.read();
         if !control.enabled {
             lines.push(format!("DMA Remapping is not enabled on {NAME}"));
