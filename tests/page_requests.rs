@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use common::*;
 use nested_vtd::spec::page_request::ResponseCode;
-use nested_vtd::unit::{Config, DeviceDescription, PageRequest};
+use nested_vtd::unit::{Config, DeviceDescription, PageRequest, Request};
 use nested_vtd::vmm::PageResponse;
 use proptest::prelude::*;
 
@@ -439,6 +439,28 @@ fn a_stop_marker_is_queued_and_never_answered() {
     assert_eq!(guest.unit.stats().page_responses_by_unit, 0);
 }
 
+#[test]
+fn a_page_that_is_asked_for_is_translated_afresh() {
+    let guest = asking();
+    let page = |address| {
+        let request = Request {
+            address,
+            read: true,
+            ..Request::default()
+        };
+        let answer = guest.unit.translate(guest.device, request).unwrap();
+        answer.result.unwrap().address
+    };
+    for iova in [0x5000, 0x6000] {
+        guest.map(iova, 0x10_0000 + iova);
+        page(iova);
+        guest.map(iova, 0x11_0000 + iova);
+    }
+    assert_eq!((page(0x5000), page(0x6000)), (0x10_5000, 0x10_6000));
+    ask(&guest, read(0x5123));
+    assert_eq!((page(0x5000), page(0x6000)), (0x11_5000, 0x10_6000));
+}
+
 /// Page group response descriptor.
 fn response(source_id: u16, pasid: Option<u32>, group: u64, code: u64) -> [u64; 2] {
     let pasid = pasid.map_or(0, |pasid| u64::from(pasid) << 32 | 1 << 4);
@@ -564,6 +586,7 @@ fn a_wait_leaves_no_request_on_its_way() {
         }
     };
     let stop = AtomicBool::new(false);
+    let mut late = 0;
     std::thread::scope(|scope| {
         scope.spawn(|| {
             while !stop.load(Ordering::SeqCst) {
@@ -587,11 +610,12 @@ fn a_wait_leaves_no_request_on_its_way() {
             guest.write32(0x88, ((tail + 128) % 0x1000) as u32);
             let queued = guest.read64(PQT);
             more(3);
-            assert_eq!(guest.read64(PQT), queued, "round {round}");
-            guest.write64(PQH, queued);
+            late += usize::from(guest.read64(PQT) != queued);
+            guest.write64(PQH, guest.read64(PQT));
         }
         stop.store(true, Ordering::SeqCst);
     });
+    assert_eq!(late, 0, "of 100 rounds");
     assert_eq!(guest.read32(PRS) & PRO, 0);
     assert_eq!(guest.unit.stats().queue_errors, 0);
 }

@@ -10,7 +10,7 @@ use crate::spec::PAGE_SIZE;
 use crate::spec::descriptors::{PageRange, PasidPages, Scope, SourceMatch};
 use crate::spec::fault::FaultReason;
 use crate::translate::stages::Stages;
-use crate::translate::tables::{Purpose, Requester, TableFault, lookup};
+use crate::translate::tables::{Purpose, Requester, TableFault, Translated, lookup};
 use crate::translate::walk::Leaf;
 use crate::translate::{Access, Diagnostic, Fault, Permissions, Translation, is_interrupt_address};
 
@@ -311,6 +311,22 @@ impl Unit {
                 self.forget_pages(context, pages);
             }
         });
+    }
+
+    /// Forget what is cached for a page that a device asks for: the answer to a page
+    /// request changes tables without an invalidation (6.5.3).
+    pub(super) fn forget_requested_page(&self, device: u32, pasid: Option<u32>, address: u64) {
+        if let Some(context) = self.contexts.get(Key { device, pasid }) {
+            let Translated {
+                domain_id, pasid, ..
+            } = context.translated;
+            let page = PageRange {
+                address,
+                address_mask: 0,
+                leaf_only: false,
+            };
+            self.forget_pasid_translations(domain_id, pasid, PasidPages::Range(page));
+        }
     }
 
     fn forget_pages(&self, context: &Context, pages: PasidPages) {

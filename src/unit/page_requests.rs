@@ -170,7 +170,10 @@ impl Unit {
         self.counters.page_requests.add(1);
         self.with_state(|state, out| {
             let code = match self.judge(state, device.source_id(), &request, out) {
-                Ok(()) => self.enqueue(state, device.source_id(), &request, out),
+                Ok(()) => {
+                    self.forget_requested_page(handle, request.pasid, request.address);
+                    self.enqueue(state, device.source_id(), &request, out)
+                }
                 Err(code) => Some(code),
             };
             if let Some(code) = code.filter(|_| request.is_answered()) {
