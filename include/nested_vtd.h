@@ -360,6 +360,32 @@
 #define NVTD_LOG_INFO 2
 
 /**
+ * NvtdInvalidation.flags: the device's TLB is to forget (types 3 and 8); without it
+ * whoever keeps answers of the unit, as vfio's mappings and vhost's tables are.
+ */
+#define NVTD_INVALIDATION_DEVICE_TLB 1
+
+/**
+ * NvtdInvalidation.flags: translations of the PASID in NvtdInvalidation.pasid.
+ */
+#define NVTD_INVALIDATION_PASID 2
+
+/**
+ * NvtdInvalidation.flags: translations with and without PASID.
+ */
+#define NVTD_INVALIDATION_ALL_PASIDS 4
+
+/**
+ * nvtd_device_notify() flags: call NvtdOps.invalidate for translations of the unit.
+ */
+#define NVTD_NOTIFY_UNIT 1
+
+/**
+ * nvtd_device_notify() flags: call NvtdOps.invalidate for the device's TLB.
+ */
+#define NVTD_NOTIFY_DEVICE_TLB 2
+
+/**
  * NvtdDump.kind: the registers, as Linux's iommu_regset lists them. `address` is
  * where the guest has the register window; it is only printed.
  */
@@ -505,6 +531,44 @@ typedef struct NvtdPageResponse {
 } NvtdPageResponse;
 
 /**
+ * Translations to be forgotten, for NvtdOps.invalidate.
+ */
+typedef struct NvtdInvalidation {
+  /**
+   * sizeof(NvtdInvalidation).
+   */
+  size_t size;
+  /**
+   * The VMM's own name for the device (NvtdDevice.tag).
+   */
+  uint64_t tag;
+  /**
+   * Handle of the device.
+   */
+  uint32_t device;
+  /**
+   * NVTD_INVALIDATION_* bits.
+   */
+  uint32_t flags;
+  /**
+   * PASID with NVTD_INVALIDATION_PASID, else 0.
+   */
+  uint32_t pasid;
+  /**
+   * Always 0.
+   */
+  uint32_t reserved;
+  /**
+   * First byte address, a multiple of 4096.
+   */
+  uint64_t address;
+  /**
+   * Last byte address.
+   */
+  uint64_t last;
+} NvtdInvalidation;
+
+/**
  * Callbacks into the VMM, given to nvtd_unit_create() and copied there.
  *
  * Every callback gets the `opaque` of nvtd_unit_create() and is called from
@@ -565,6 +629,17 @@ typedef struct NvtdOps {
    * with devices that ask for pages gives it.
    */
   void (*page_response)(void *opaque, const struct NvtdPageResponse *response);
+  /**
+   * Optional. Translations of a device are to be forgotten before this returns: the
+   * guest's wait completes only then. *invalidation is valid during the call only.
+   * Called from nvtd_mmio_write() and nvtd_unit_reset(), for devices for which
+   * nvtd_device_notify() asked for it.
+   *
+   * Returns 0. For a device TLB (NVTD_INVALIDATION_DEVICE_TLB) also -ETIMEDOUT: it
+   * did not answer; the guest is told so (FSTS.ITE), and its wait is aborted; or
+   * another negative errno: it answered wrongly (FSTS.ICE).
+   */
+  int (*invalidate)(void *opaque, const struct NvtdInvalidation *invalidation);
 } NvtdOps;
 
 /**
@@ -893,6 +968,10 @@ typedef struct NvtdStats {
    * Faults that were not recorded as a pending record told of them already.
    */
   uint64_t faults_collapsed;
+  /**
+   * Device-TLB invalidations for which NvtdOps.invalidate returned an error.
+   */
+  uint64_t device_tlb_errors;
 } NvtdStats;
 
 /**
@@ -1175,6 +1254,16 @@ int nvtd_device_add(struct NvtdUnit *unit,
  * Returns 0; -EINVAL: unit is NULL; -ENOENT: no such device.
  */
 int nvtd_device_remove(struct NvtdUnit *unit, uint32_t device);
+
+/**
+ * Say who keeps the device's translations and is to be told of invalidations
+ * through NvtdOps.invalidate: flags are NVTD_NOTIFY_* bits, 0 for nobody. For
+ * devices that the unit translates for; an assigned device's host flushes by itself.
+ * Any thread, also from inside callbacks.
+ *
+ * Returns 0; -EINVAL: unit is NULL or an unknown flag; -ENOENT: no such device.
+ */
+int nvtd_device_notify(struct NvtdUnit *unit, uint32_t device, uint32_t flags);
 
 /**
  * Where is this device, and what became of its requests? Fills *info up to

@@ -104,6 +104,11 @@ events! {
     /// What interrupt requests were remapped to is forgotten: 1 if everything, else 0
     /// and index, log2 of the number of entries.
     InterruptInvalidate = 33, c"interrupt_invalidate";
+    /// A device's translations are to be forgotten: source ID | holder << 16 (0 who
+    /// keeps answers of the unit, 1 the device TLB), first address, last address.
+    DeviceInvalidate = 34, c"device_invalidate";
+    /// A device TLB was not invalidated: source ID, 1 if it timed out, 0 if it failed.
+    DeviceInvalidateError = 35, c"device_invalidate_error";
 }
 
 #[cfg(test)]

@@ -30,6 +30,54 @@ pub struct PageResponse {
     pub code: ResponseCode,
 }
 
+/// Whose translations are to be forgotten.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Holder {
+    /// Whoever keeps answers of the unit, as vfio's mappings are.
+    Unit,
+    /// The device's TLB.
+    DeviceTlb,
+}
+
+/// Which requests' translations are to be forgotten.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pasids {
+    /// Those without PASID.
+    None,
+    /// Those of one PASID.
+    One(u32),
+    /// All of the device.
+    All,
+}
+
+/// Translations of a device that are to be forgotten.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Invalidation {
+    /// The VMM's name for the device.
+    pub tag: u64,
+    /// Handle of the device.
+    pub device: u32,
+    /// Requester ID.
+    pub source_id: u16,
+    /// Who is to forget.
+    pub holder: Holder,
+    /// Which requests'.
+    pub pasids: Pasids,
+    /// First byte address.
+    pub first: u64,
+    /// Last byte address.
+    pub last: u64,
+}
+
+/// Why the VMM could not invalidate a device's TLB.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum InvalidationFailure {
+    /// The device did not answer in time (FSTS.ITE).
+    TimedOut,
+    /// It answered wrongly (FSTS.ICE).
+    Failed,
+}
+
 /// Callbacks into the VMM. The unit calls them with none of its locks held, on
 /// the thread of the call it is working for.
 pub trait Vmm: Send + Sync {
@@ -45,6 +93,18 @@ pub trait Vmm: Send + Sync {
     /// Does anybody listen to [`Vmm::event`]? Asked before events are made.
     fn wants_events(&self) -> bool {
         true
+    }
+
+    /// Translations of a device are to be forgotten before this returns: the guest's
+    /// wait completes only then. Called for devices for which it was asked for with
+    /// `Unit::device_notify`.
+    ///
+    /// # Errors
+    /// Why a device TLB did not do it. The failure of any other holder is the VMM's own
+    /// affair, and taken as [`InvalidationFailure::Failed`].
+    fn invalidate(&self, invalidation: &Invalidation) -> Result<(), InvalidationFailure> {
+        let _ = invalidation;
+        Ok(())
     }
 
     /// What interrupt requests were remapped to is to be forgotten: everything, or

@@ -7,8 +7,8 @@ use crate::Result;
 use crate::event::Event;
 use crate::ffi::error::invalid;
 use crate::ffi::outstruct::read_sized;
-use crate::ffi::types::{NvtdOps, NvtdPageResponse};
-use crate::vmm::{LogLevel, PageResponse, Vmm};
+use crate::ffi::types::{NvtdInvalidation, NvtdOps, NvtdPageResponse};
+use crate::vmm::{Invalidation, InvalidationFailure, LogLevel, PageResponse, Vmm};
 
 /// The ops table and the pointer that goes with it.
 pub(super) struct Callbacks {
@@ -37,6 +37,7 @@ impl Callbacks {
             source_id: None,
             iec_invalidate: None,
             page_response: None,
+            invalidate: None,
         };
         // SAFETY: as promised by the caller.
         let ops = unsafe { read_sized(ops, "ops", none) }?;
@@ -96,6 +97,22 @@ impl Vmm for Callbacks {
             let response = NvtdPageResponse::from(response);
             // SAFETY: the header's contract for callbacks; the response outlives the call.
             unsafe { page_response(self.opaque, &raw const response) }
+        }
+    }
+
+    fn invalidate(
+        &self,
+        invalidation: &Invalidation,
+    ) -> core::result::Result<(), InvalidationFailure> {
+        let Some(callback) = self.ops.invalidate else {
+            return Ok(());
+        };
+        let told = NvtdInvalidation::from(invalidation);
+        // SAFETY: the header's contract for callbacks; `told` outlives the call.
+        match unsafe { callback(self.opaque, &raw const told) } {
+            0 => Ok(()),
+            code if code == -libc::ETIMEDOUT => Err(InvalidationFailure::TimedOut),
+            _ => Err(InvalidationFailure::Failed),
         }
     }
 

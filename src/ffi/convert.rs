@@ -7,9 +7,9 @@ use crate::spec::page_request::ResponseCode;
 use crate::translate::Permissions;
 use crate::unit::{
     Answer, BindingState, Config, DeviceDescription, DeviceInfo, Features, HostKind, Inject,
-    PageRequest, Request, RequestKind, Stats,
+    Notify, PageRequest, Request, RequestKind, Stats,
 };
-use crate::vmm::PageResponse;
+use crate::vmm::{Holder, Invalidation, PageResponse, Pasids};
 
 /// Refuse bits that are not defined.
 pub(super) fn only(name: &str, value: u64, known: u64) -> Result<()> {
@@ -284,6 +284,42 @@ impl From<Stats> for NvtdStats {
             interrupt_cache_hits: stats.interrupt_cache_hits,
             interrupt_faults: stats.interrupt_faults,
             faults_collapsed: stats.faults_collapsed,
+            device_tlb_errors: stats.device_tlb_errors,
         }
+    }
+}
+
+impl From<&Invalidation> for NvtdInvalidation {
+    fn from(invalidation: &Invalidation) -> Self {
+        let holder = match invalidation.holder {
+            Holder::Unit => 0,
+            Holder::DeviceTlb => NVTD_INVALIDATION_DEVICE_TLB,
+        };
+        let (pasids, pasid) = match invalidation.pasids {
+            Pasids::None => (0, 0),
+            Pasids::One(pasid) => (NVTD_INVALIDATION_PASID, pasid),
+            Pasids::All => (NVTD_INVALIDATION_ALL_PASIDS, 0),
+        };
+        Self {
+            size: size_of::<Self>(),
+            tag: invalidation.tag,
+            device: invalidation.device,
+            flags: holder | pasids,
+            pasid,
+            reserved: 0,
+            address: invalidation.first,
+            last: invalidation.last,
+        }
+    }
+}
+
+impl Notify {
+    pub(super) fn from_c(flags: u32) -> Result<Self> {
+        let known = NVTD_NOTIFY_UNIT | NVTD_NOTIFY_DEVICE_TLB;
+        only("flags", flags.into(), known.into())?;
+        Ok(Self {
+            unit: flags & NVTD_NOTIFY_UNIT != 0,
+            device_tlb: flags & NVTD_NOTIFY_DEVICE_TLB != 0,
+        })
     }
 }

@@ -25,7 +25,7 @@ use std::sync::Arc;
 use crate::event::Event;
 use crate::memory::HostRam;
 use crate::translate::Diagnostic;
-use crate::unit::{Config, DeviceDescription, PageRequest, Request, Unit};
+use crate::unit::{Config, DeviceDescription, Notify, PageRequest, Request, Unit};
 use callbacks::Callbacks;
 use error::{guard, invalid};
 use outstruct::{read_sized, write_sized};
@@ -313,6 +313,20 @@ pub unsafe extern "C" fn nvtd_device_remove(unit: *mut NvtdUnit, device: u32) ->
     guard(|| {
         // SAFETY: C promises a live unit or NULL.
         unsafe { unit_ref(unit) }?.device_remove(device)
+    })
+}
+
+/// Say who keeps the device's translations and is to be told of invalidations
+/// through NvtdOps.invalidate: flags are NVTD_NOTIFY_* bits, 0 for nobody. For
+/// devices that the unit translates for; an assigned device's host flushes by itself.
+/// Any thread, also from inside callbacks.
+///
+/// Returns 0; -EINVAL: unit is NULL or an unknown flag; -ENOENT: no such device.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn nvtd_device_notify(unit: *mut NvtdUnit, device: u32, flags: u32) -> c_int {
+    guard(|| {
+        // SAFETY: C promises a live unit or NULL.
+        unsafe { unit_ref(unit) }?.device_notify(device, Notify::from_c(flags)?)
     })
 }
 

@@ -35,6 +35,7 @@ fn a_panic_is_told_to_the_log_of_units_that_live() {
         source_id: None,
         iec_invalidate: None,
         page_response: None,
+        invalidate: None,
     };
     let mut unit = core::ptr::null_mut();
     // SAFETY: all pointers are valid; `lines` outlives the unit.

@@ -1,7 +1,7 @@
 //! Types of the C ABI. Their documentation is written for the reader of the
 //! generated header: C first, Rust second.
 
-use core::ffi::{c_char, c_void};
+use core::ffi::{c_char, c_int, c_void};
 
 /// Version of this interface: major in the upper 16 bits, minor in the lower.
 /// A caller refuses to run when nvtd_abi_version() reports another major number.
@@ -215,7 +215,53 @@ pub struct NvtdOps {
     /// with devices that ask for pages gives it.
     pub page_response:
         Option<unsafe extern "C" fn(opaque: *mut c_void, response: *const NvtdPageResponse)>,
+    /// Optional. Translations of a device are to be forgotten before this returns: the
+    /// guest's wait completes only then. *invalidation is valid during the call only.
+    /// Called from nvtd_mmio_write() and nvtd_unit_reset(), for devices for which
+    /// nvtd_device_notify() asked for it.
+    ///
+    /// Returns 0. For a device TLB (NVTD_INVALIDATION_DEVICE_TLB) also -ETIMEDOUT: it
+    /// did not answer; the guest is told so (FSTS.ITE), and its wait is aborted; or
+    /// another negative errno: it answered wrongly (FSTS.ICE).
+    pub invalidate: Option<
+        unsafe extern "C" fn(opaque: *mut c_void, invalidation: *const NvtdInvalidation) -> c_int,
+    >,
 }
+
+/// NvtdInvalidation.flags: the device's TLB is to forget (types 3 and 8); without it
+/// whoever keeps answers of the unit, as vfio's mappings and vhost's tables are.
+pub const NVTD_INVALIDATION_DEVICE_TLB: u32 = 1;
+/// NvtdInvalidation.flags: translations of the PASID in NvtdInvalidation.pasid.
+pub const NVTD_INVALIDATION_PASID: u32 = 2;
+/// NvtdInvalidation.flags: translations with and without PASID.
+pub const NVTD_INVALIDATION_ALL_PASIDS: u32 = 4;
+
+/// Translations to be forgotten, for NvtdOps.invalidate.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct NvtdInvalidation {
+    /// sizeof(NvtdInvalidation).
+    pub size: usize,
+    /// The VMM's own name for the device (NvtdDevice.tag).
+    pub tag: u64,
+    /// Handle of the device.
+    pub device: u32,
+    /// NVTD_INVALIDATION_* bits.
+    pub flags: u32,
+    /// PASID with NVTD_INVALIDATION_PASID, else 0.
+    pub pasid: u32,
+    /// Always 0.
+    pub reserved: u32,
+    /// First byte address, a multiple of 4096.
+    pub address: u64,
+    /// Last byte address.
+    pub last: u64,
+}
+
+/// nvtd_device_notify() flags: call NvtdOps.invalidate for translations of the unit.
+pub const NVTD_NOTIFY_UNIT: u32 = 1;
+/// nvtd_device_notify() flags: call NvtdOps.invalidate for the device's TLB.
+pub const NVTD_NOTIFY_DEVICE_TLB: u32 = 2;
 
 /// What the unit is to be. Start from nvtd_config_default().
 #[repr(C)]
@@ -441,4 +487,6 @@ pub struct NvtdStats {
     pub interrupt_faults: u64,
     /// Faults that were not recorded as a pending record told of them already.
     pub faults_collapsed: u64,
+    /// Device-TLB invalidations for which NvtdOps.invalidate returned an error.
+    pub device_tlb_errors: u64,
 }

@@ -394,6 +394,8 @@ pub enum Descriptor {
     DeviceTlb {
         /// SID.
         source_id: u16,
+        /// First and last byte address.
+        range: (u64, u64),
     },
     /// Type 4: forget interrupt entries.
     InterruptEntryCache {
@@ -426,8 +428,10 @@ pub enum Descriptor {
     PasidDeviceTlb {
         /// SID.
         source_id: u16,
-        /// PASID.
-        pasid: u32,
+        /// PASID; None, with G, for every PASID of the device.
+        pasid: Option<u32>,
+        /// First and last byte address.
+        range: (u64, u64),
     },
     /// Type 9: answer to a page request group.
     PageGroupResponse {
@@ -521,16 +525,30 @@ fn page_range(high: u64) -> PageRange {
 
 fn device_tlb(low: u64, high: u64) -> Result<Descriptor, QueueErrorInfo> {
     let d = DeviceTlbLow::from_bits(low);
-    let reserved = d.reserved0() != 0
-        || d.reserved1() != 0
-        || d.reserved2() != 0
-        || DeviceTlbHigh::from_bits(high).reserved() != 0;
+    let target = DeviceTlbHigh::from_bits(high);
+    let reserved =
+        d.reserved0() != 0 || d.reserved1() != 0 || d.reserved2() != 0 || target.reserved() != 0;
     unless(
         reserved,
         Descriptor::DeviceTlb {
             source_id: d.source_id(),
+            range: device_tlb_range(target.page(), target.size()),
         },
     )
+}
+
+/// First and last byte address of a device-TLB invalidation. With S the lowest clear
+/// bit of the page number says how many pages there are, as ATS has it: none set two
+/// pages, one set four, and so on; all of them every address.
+fn device_tlb_range(page: u64, size: bool) -> (u64, u64) {
+    let bits = if size {
+        page.trailing_ones().saturating_add(13)
+    } else {
+        12
+    };
+    let low = 1_u64.checked_shl(bits).unwrap_or(0).wrapping_sub(1);
+    let address = page << 12;
+    (address & !low, address | low)
 }
 
 fn interrupt_entry_cache(low: u64, high: u64) -> Result<Descriptor, QueueErrorInfo> {
@@ -596,11 +614,13 @@ fn pasid_cache(low: u64, high: u64) -> Result<Descriptor, QueueErrorInfo> {
 
 fn pasid_device_tlb(low: u64, high: u64) -> Result<Descriptor, QueueErrorInfo> {
     let d = PasidDeviceTlbLow::from_bits(low);
+    let target = PasidDeviceTlbHigh::from_bits(high);
     unless(
-        PasidDeviceTlbHigh::from_bits(high).reserved() != 0,
+        target.reserved() != 0,
         Descriptor::PasidDeviceTlb {
             source_id: d.source_id(),
-            pasid: d.pasid(),
+            pasid: (!target.global()).then_some(d.pasid()),
+            range: device_tlb_range(target.page(), target.size()),
         },
     )
 }

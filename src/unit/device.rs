@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU16, Ordering};
 
 use parking_lot::Mutex;
 
@@ -25,6 +25,15 @@ pub struct DeviceDescription {
     pub source_id: u16,
     /// It belongs to the host.
     pub assigned: bool,
+}
+
+/// Who keeps a device's translations and is to be told of invalidations.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Notify {
+    /// Somebody keeps answers of the unit.
+    pub unit: bool,
+    /// The device has a TLB.
+    pub device_tlb: bool,
 }
 
 /// State of a device.
@@ -57,6 +66,8 @@ pub struct DeviceInfo {
 pub(super) struct Device {
     tag: u64,
     source_id: AtomicU16,
+    /// Who keeps its translations, see [`Notify`].
+    notify: AtomicU8,
     /// The host's name for it, if it is assigned.
     pub host: Option<HostDevice>,
     pub binding: Mutex<Binding>,
@@ -71,6 +82,7 @@ impl Device {
         Self {
             tag: description.tag,
             source_id: AtomicU16::new(description.source_id),
+            notify: AtomicU8::new(0),
             host,
             binding: Mutex::new(Binding::new(host.is_some())),
             translations: Counter::default(),
@@ -88,6 +100,20 @@ impl Device {
     /// The requester ID as it was last asked for.
     pub fn source_id(&self) -> u16 {
         self.source_id.load(Ordering::Relaxed)
+    }
+
+    /// Who is to be told.
+    pub fn notify(&self) -> Notify {
+        let bits = self.notify.load(Ordering::SeqCst);
+        Notify {
+            unit: bits & 1 != 0,
+            device_tlb: bits & 2 != 0,
+        }
+    }
+
+    pub fn set_notify(&self, notify: Notify) {
+        let bits = u8::from(notify.unit) | (u8::from(notify.device_tlb) << 1);
+        self.notify.store(bits, Ordering::SeqCst);
     }
 
     /// Ask the VMM for the requester ID. Called with no lock held.
@@ -165,6 +191,15 @@ impl Devices {
             .iter()
             .find(|(_, device)| device.source_id() == source_id)
             .map(|(&handle, device)| (handle, Arc::clone(device)))
+    }
+
+    /// Those who keep translations, with their handles.
+    pub fn keepers(&self) -> Vec<(u32, Arc<Device>)> {
+        self.by_handle
+            .iter()
+            .filter(|(_, device)| device.notify() != Notify::default())
+            .map(|(&handle, device)| (handle, Arc::clone(device)))
+            .collect()
     }
 
     /// Every device, for work that must not hold the table.

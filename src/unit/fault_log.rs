@@ -147,9 +147,19 @@ impl FaultLog {
         self.signalling(out, |log| log.sticky.set_queue_error(true));
     }
 
-    /// Is IQE set?
-    pub fn has_queue_error(&self) -> bool {
-        self.sticky.queue_error()
+    /// ITE is raised.
+    pub fn timeout_error(&mut self, out: &mut Outbox) {
+        self.signalling(out, |log| log.sticky.set_timeout_error(true));
+    }
+
+    /// ICE is raised.
+    pub fn completion_error(&mut self, out: &mut Outbox) {
+        self.signalling(out, |log| log.sticky.set_completion_error(true));
+    }
+
+    /// Is the queue stopped, by IQE or ITE?
+    pub fn stops_queue(&self) -> bool {
+        self.sticky.queue_error() || self.sticky.timeout_error()
     }
 
     pub fn read_low(&self, index: usize) -> u64 {

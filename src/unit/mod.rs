@@ -15,6 +15,7 @@ mod dump;
 mod fault_log;
 mod interrupts;
 mod mappings;
+mod notify;
 mod outbox;
 mod page_requests;
 mod queue;
@@ -36,20 +37,20 @@ use crate::host::soft::SoftHost;
 use crate::interrupt;
 use crate::interrupt::cache::EntryCache;
 use crate::memory::{GuestMemory, HostRam};
-use crate::spec::registers::RootTableAddress;
+use crate::spec::registers::{RootTableAddress, offset};
 use crate::translate::tables::Capabilities;
 use crate::vmm::Vmm;
 use crate::{Error, Result};
 
 use binding::SharedHwpts;
 use device::Devices;
-use outbox::{LogBudget, Outbox};
+use outbox::{Failures, LogBudget, Outbox};
 use registers::Registers;
 use stats::Counters;
 
 pub use binding::BindingState;
 pub use config::{Config, Features, HostKind, Inject};
-pub use device::{DeviceDescription, DeviceInfo};
+pub use device::{DeviceDescription, DeviceInfo, Notify};
 pub use dump::Dump;
 pub use page_requests::PageRequest;
 pub use stats::{DESCRIPTOR_TYPES, Stats};
@@ -88,6 +89,8 @@ pub struct Unit {
 struct State {
     registers: Registers,
     hwpts: SharedHwpts,
+    /// Somebody executes the queue, and may have let go of the lock to tell the VMM.
+    draining: bool,
 }
 
 /// Whether and through which tables requests are translated.
@@ -141,6 +144,7 @@ impl Unit {
             state: Mutex::new(State {
                 registers: Registers::default(),
                 hwpts: SharedHwpts::default(),
+                draining: false,
             }),
             counters: Counters::default(),
             log_budget: LogBudget::new(),
@@ -151,7 +155,12 @@ impl Unit {
     fn with_state<T>(&self, work: impl FnOnce(&mut State, &mut Outbox) -> T) -> T {
         let mut out = Outbox::new(&*self.vmm);
         let result = work(&mut self.state.lock(), &mut out);
-        self.deliver(out);
+        let failures = self.deliver(out);
+        if failures != Failures::default() {
+            let mut out = Outbox::new(&*self.vmm);
+            self.record_failures(&mut self.state.lock(), failures, &mut out);
+            self.deliver(out);
+        }
         result
     }
 
@@ -169,8 +178,10 @@ impl Unit {
         Ok(device.refresh_source_id(&*self.vmm))
     }
 
-    fn deliver(&self, out: Outbox) {
-        self.counters.msis.add(out.deliver(&*self.vmm));
+    fn deliver(&self, out: Outbox) -> Failures {
+        let (msis, failures) = out.deliver(&*self.vmm);
+        self.counters.msis.add(msis);
+        failures
     }
 
     /// Registers, caches and counters as after power-on. Devices and RAM stay;
@@ -183,6 +194,7 @@ impl Unit {
             *self.control.write() = Control::default();
             self.reset_interrupts(out);
             self.contexts.clear();
+            self.tell_everything(out);
             self.sync_all(state, out);
         });
         self.devices.read().clear_counters();
@@ -227,7 +239,11 @@ impl Unit {
     /// `EINVAL`: the VMM asks for a size or place that is no register access.
     pub fn mmio_read(&self, offset: u64, size: u32) -> Result<u64> {
         check_window(offset, size)?;
-        Ok(self.with_state(|state, out| self.read_window(state, offset, size, out)))
+        let value = self.with_state(|state, out| self.read_window(state, offset, size, out));
+        if matches!(offset, offset::IQH | offset::FSTS) {
+            self.run_queue();
+        }
+        Ok(value)
     }
 
     /// Write `size` bytes at `offset` of the register window, and do what the guest
@@ -239,6 +255,7 @@ impl Unit {
         check_window(offset, size)?;
         self.refresh_source_ids();
         self.with_state(|state, out| self.write_window(state, offset, size, value, out));
+        self.run_queue();
         Ok(())
     }
 }

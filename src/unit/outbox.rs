@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::event::Event;
-use crate::vmm::{LogLevel, PageResponse, Vmm};
+use crate::vmm::{Invalidation, InvalidationFailure, LogLevel, PageResponse, Vmm};
 
 enum Message {
     Msi { address: u64, data: u32 },
@@ -11,13 +11,28 @@ enum Message {
     Event { event: Event, arguments: [u64; 3] },
     PageResponse(PageResponse),
     InterruptEntries(Option<(u16, u8)>),
+    Invalidation(Invalidation),
 }
+
+/// What went wrong outside, by the requester whose device TLB it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Failures {
+    /// The last that did not answer in time.
+    pub timed_out: Option<u16>,
+    /// The last that answered wrongly.
+    pub failed: Option<u16>,
+}
+
+/// More orders than this are delivered before others come up.
+const MAX_ORDERS: usize = 4096;
 
 /// Messages in the order they came up. A call makes a bounded number of them: a
 /// few for each descriptor of one queue length.
 pub(crate) struct Outbox {
     messages: Vec<Message>,
     wants_events: bool,
+    /// Messages that the VMM has to have obeyed before a wait completes.
+    orders: usize,
 }
 
 impl Outbox {
@@ -25,6 +40,7 @@ impl Outbox {
         Self {
             messages: Vec::new(),
             wants_events: vmm.wants_events(),
+            orders: 0,
         }
     }
 
@@ -32,8 +48,38 @@ impl Outbox {
         self.messages.push(Message::Msi { address, data });
     }
 
+    /// A message that the VMM has to have obeyed before a wait completes.
+    fn order(&mut self, message: Message) {
+        self.orders = self.orders.saturating_add(1);
+        self.messages.push(message);
+    }
+
+    /// Is there anything that has to be obeyed before a wait completes?
+    pub fn has_orders(&self) -> bool {
+        self.orders > 0
+    }
+
+    /// Are there so many orders that they are better delivered first?
+    pub fn is_full(&self) -> bool {
+        self.orders >= MAX_ORDERS
+    }
+
+    /// Translations are to be forgotten.
+    pub fn invalidation(&mut self, invalidation: Invalidation) {
+        let holder = invalidation.holder as u64;
+        self.event(
+            Event::DeviceInvalidate,
+            [
+                u64::from(invalidation.source_id) | (holder << 16),
+                invalidation.first,
+                invalidation.last,
+            ],
+        );
+        self.order(Message::Invalidation(invalidation));
+    }
+
     pub fn page_response(&mut self, response: PageResponse) {
-        self.messages.push(Message::PageResponse(response));
+        self.order(Message::PageResponse(response));
     }
 
     /// Table entries of interrupts are to be forgotten: all, or an index and the log2 of
@@ -44,7 +90,7 @@ impl Outbox {
             Event::InterruptInvalidate,
             [range.is_none().into(), index.into(), mask.into()],
         );
-        self.messages.push(Message::InterruptEntries(range));
+        self.order(Message::InterruptEntries(range));
     }
 
     /// A trace event; arguments that it does not have are 0.
@@ -69,9 +115,11 @@ impl Outbox {
         }
     }
 
-    /// Tell the VMM; to be called with no lock held. Gives the number of MSIs sent.
-    pub fn deliver(self, vmm: &dyn Vmm) -> u64 {
+    /// Tell the VMM; to be called with no lock held. Gives the number of MSIs sent, and
+    /// what went wrong.
+    pub fn deliver(self, vmm: &dyn Vmm) -> (u64, Failures) {
         let mut msis = 0_u64;
+        let mut failures = Failures::default();
         for message in self.messages {
             match message {
                 Message::Msi { address, data } => {
@@ -86,9 +134,17 @@ impl Outbox {
                     arguments: [a, b, c],
                 } => vmm.event(event, a, b, c),
                 Message::PageResponse(response) => vmm.page_response(response),
+                Message::Invalidation(invalidation) => {
+                    let source_id = Some(invalidation.source_id);
+                    match vmm.invalidate(&invalidation) {
+                        Ok(()) => {}
+                        Err(InvalidationFailure::TimedOut) => failures.timed_out = source_id,
+                        Err(InvalidationFailure::Failed) => failures.failed = source_id,
+                    }
+                }
             }
         }
-        msis
+        (msis, failures)
     }
 }
 

@@ -1,39 +1,100 @@
 //! The invalidation queue (6.5.2): fetch, decode, execute, complete.
 
 use super::batch::{Batch, entry_of};
-use super::outbox::Outbox;
+use super::outbox::{Failures, Outbox};
 use super::{State, Unit};
 use crate::event::Event;
 use crate::host::VtdS1Invalidate;
 use crate::spec::descriptors::{Descriptor, Generic, PageRange, PasidPages, Scope, SourceMatch};
-use crate::spec::registers::{QueueErrorInfo, QueueErrorRecord, TableMode};
-use crate::vmm::LogLevel;
+use crate::spec::registers::{QueueAddress, QueueErrorInfo, TableMode};
+use crate::vmm::{LogLevel, Pasids};
+
+/// Descriptors that one register access executes at most: the largest queue twice, so
+/// that another processor that goes on queueing cannot hold this one for ever. What is
+/// left is executed with the next access of IQT, IQH or FSTS.
+const BUDGET: u64 = 1 << 16;
+
+/// Why executing stops.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stop {
+    /// Nothing is left to do.
+    Done,
+    /// The VMM has to obey before the wait at this IQH completes.
+    Wait(u64),
+    /// The VMM has enough to do.
+    Full,
+}
 
 impl Unit {
-    /// Execute descriptors from IQH to IQT. At most one queue length of them, as
-    /// head and tail lie inside the queue and each step brings them nearer.
-    pub(super) fn drain(&self, state: &mut State, out: &mut Outbox) {
-        let mut batch = Batch::default();
-        if let Err(info) = self.drain_into(state, &mut batch, out) {
-            self.queue_error(state, info, out);
+    /// Execute descriptors from IQH to IQT.
+    ///
+    /// The lock is let go where the VMM has to be told something before a wait may
+    /// complete. Whoever comes meanwhile leaves the queue to this call.
+    pub(super) fn run_queue(&self) {
+        let mut budget = BUDGET;
+        let mut paused: Option<(Stop, Failures)> = None;
+        loop {
+            let mut out = Outbox::new(&*self.vmm);
+            let stop = {
+                let state = &mut self.state.lock();
+                match paused {
+                    None if state.draining => return,
+                    None => state.draining = true,
+                    Some((stop, failures)) => self.resume(state, stop, failures, &mut out),
+                }
+                self.finish_commands(state);
+                let stop = self.drain(state, &mut budget, &mut out);
+                state.draining = stop != Stop::Done;
+                stop
+            };
+            let failures = self.deliver(out);
+            if stop == Stop::Done {
+                if failures != Failures::default() {
+                    self.with_state(|state, out| self.record_failures(state, failures, out));
+                }
+                return;
+            }
+            paused = Some((stop, failures));
         }
+    }
+
+    /// The VMM has been told. A device TLB that timed out aborts the wait that would
+    /// have told software otherwise (6.5.2.10).
+    fn resume(&self, state: &mut State, stop: Stop, failures: Failures, out: &mut Outbox) {
+        let registers = &mut state.registers;
+        let on = registers.status.queued_invalidation();
+        if let (Some(_), Stop::Wait(head)) = (failures.timed_out, stop) {
+            if on && registers.queue_head == head {
+                registers.queue_head = after(registers.queue_address, head);
+            }
+        }
+        self.record_failures(state, failures, out);
+    }
+
+    fn drain(&self, state: &mut State, budget: &mut u64, out: &mut Outbox) -> Stop {
+        let mut batch = Batch::default();
+        let drained = self.drain_into(state, &mut batch, budget, out);
         // A queue that ends without a wait has invalidated all the same.
         self.submit(state, &mut batch, out);
+        drained.unwrap_or_else(|info| {
+            self.queue_error(state, info, out);
+            Stop::Done
+        })
     }
 
     fn drain_into(
         &self,
         state: &mut State,
         batch: &mut Batch,
+        budget: &mut u64,
         out: &mut Outbox,
-    ) -> Result<(), QueueErrorInfo> {
+    ) -> Result<Stop, QueueErrorInfo> {
         let registers = &state.registers;
-        let ready = registers.status.queued_invalidation() && !registers.faults.has_queue_error();
+        let ready = registers.status.queued_invalidation() && !registers.faults.stops_queue();
         if !ready || registers.queue_head == registers.queue_tail {
-            return Ok(());
+            return Ok(Stop::Done);
         }
         let (queue, tail) = (registers.queue_address, registers.queue_tail);
-        let step = queue.descriptor_size();
         match TableMode::from(self.control.read().root) {
             TableMode::Scalable if !queue.wide() => return Err(QueueErrorInfo::BadWidth),
             TableMode::Reserved => return Err(QueueErrorInfo::BadTableMode),
@@ -42,22 +103,28 @@ impl Unit {
         if tail >= queue.bytes() {
             return Err(QueueErrorInfo::BadTail);
         }
-        if tail & step.wrapping_sub(1) != 0 {
+        if tail & queue.descriptor_size().wrapping_sub(1) != 0 {
             return Err(QueueErrorInfo::MisalignedTail);
         }
-        while state.registers.queue_head != tail {
+        while state.registers.queue_head != tail && *budget > 0 {
             let head = state.registers.queue_head;
             let qwords = self.fetch(queue.address().wrapping_add(head), queue.wide())?;
             let descriptor = Descriptor::decode(qwords)?;
+            if matches!(descriptor, Descriptor::Wait { .. }) && out.has_orders() {
+                return Ok(Stop::Wait(head));
+            }
+            *budget = budget.saturating_sub(1);
             let [low, high, ..] = qwords;
             let kind = Generic::from_bits(low).kind();
             self.counters.descriptor(kind);
             out.event(Event::Descriptor, [u64::from(kind), low, high]);
             self.execute(state, descriptor, batch, out);
-            let next = head.wrapping_add(step);
-            state.registers.queue_head = if next >= queue.bytes() { 0 } else { next };
+            state.registers.queue_head = after(queue, head);
+            if out.is_full() {
+                return Ok(Stop::Full);
+            }
         }
-        Ok(())
+        Ok(Stop::Done)
     }
 
     fn fetch(&self, address: u64, wide: bool) -> Result<[u64; 4], QueueErrorInfo> {
@@ -83,7 +150,7 @@ impl Unit {
         out.log(&self.log_budget, LogLevel::Warn, || {
             format!("invalidation queue error {info:?} with head {head:#x} and tail {tail:#x}")
         });
-        registers.queue_error = QueueErrorRecord::new().with_info(info as u8);
+        registers.queue_error.set_info(info as u8);
         registers.faults.queue_error(out);
     }
 
@@ -124,9 +191,18 @@ impl Unit {
                 code,
                 group,
             } => self.page_group_response(source_id, pasid, group, code, out),
-            // Nothing is cached outside the host, which flushes device TLBs along
-            // with its own.
-            Descriptor::DeviceTlb { .. } | Descriptor::PasidDeviceTlb { .. } => {}
+            // A host flushes device TLBs along with its own.
+            Descriptor::DeviceTlb { source_id, range } => {
+                self.tell_device_tlb(source_id, Pasids::None, range, out);
+            }
+            Descriptor::PasidDeviceTlb {
+                source_id,
+                pasid,
+                range,
+            } => {
+                let pasids = pasid.map_or(Pasids::All, Pasids::One);
+                self.tell_device_tlb(source_id, pasids, range, out);
+            }
         }
     }
 
@@ -164,6 +240,7 @@ impl Unit {
         out: &mut Outbox,
     ) {
         self.forget_pasid_translations(domain_id, pasid, pages);
+        self.tell_pasid(domain_id, pasid, pages, out);
         // Hosts are given only requests without PASID, which use PASID 0.
         if pasid == 0 {
             self.collect(state, Some(domain_id), entry_of(pages), batch, out);
@@ -180,6 +257,7 @@ impl Unit {
         out: &mut Outbox,
     ) {
         self.forget_translations(scope);
+        self.tell_translations(scope, out);
         let domain_id = match scope {
             Scope::Global => None,
             Scope::Domain(domain_id) | Scope::Fine(domain_id, _) => Some(domain_id),
@@ -215,6 +293,7 @@ impl Unit {
         out: &mut Outbox,
     ) {
         self.forget_contexts(scope);
+        self.tell_contexts(scope, out);
         self.sync_where(state, out, |device| match scope {
             Scope::Global | Scope::Domain(_) => true,
             Scope::Fine(_, matching) => matching.matches(device.source_id()),
@@ -225,6 +304,7 @@ impl Unit {
     /// and those that had none, as the named one may be theirs now.
     fn invalidate_pasid(&self, state: &mut State, scope: Scope<u32>, out: &mut Outbox) {
         self.forget_pasids(scope);
+        self.tell_everything(out);
         self.sync_where(state, out, |device| {
             let has = |domain_id| device.domain_id().is_none_or(|used| used == domain_id);
             match scope {
@@ -251,4 +331,10 @@ impl Unit {
     pub(super) fn invalidate_everything(&self, state: &mut State, out: &mut Outbox) {
         self.invalidate_iotlb(state, Scope::Global, out);
     }
+}
+
+/// IQH after the descriptor at `head`.
+fn after(queue: QueueAddress, head: u64) -> u64 {
+    let next = head.wrapping_add(queue.descriptor_size());
+    if next >= queue.bytes() { 0 } else { next }
 }

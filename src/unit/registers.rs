@@ -2,6 +2,7 @@
 
 use super::fault_log::FaultLog;
 use super::interrupts::Interrupts;
+use super::notify::remaining;
 use super::outbox::Outbox;
 use super::page_requests::PageRequests;
 use super::regmap::{Register, Source, Target, locate};
@@ -195,13 +196,10 @@ impl Unit {
                 registers.invalidate_address = merge(registers.invalidate_address);
             }
             Register::FaultStatus => {
-                let had_error = registers.faults.has_queue_error();
+                // If that ends an error fetching goes on at IQH, without a new tail
+                // (6.5.2.9).
                 registers.faults.write_status(FaultStatus::from_bits(dword));
-                if had_error && !registers.faults.has_queue_error() {
-                    registers.queue_error = QueueErrorRecord::new();
-                    // Fetching goes on at IQH, without a new tail (6.5.2.9).
-                    self.drain(state, out);
-                }
+                registers.queue_error = remaining(registers.queue_error, registers.faults.status());
             }
             Register::FaultRecordHigh(index) => registers.faults.write_high(index, written),
             Register::Event(source, part) => registers.signal(source).write(part, dword, out),
@@ -213,7 +211,6 @@ impl Unit {
             }
             Register::QueueTail => {
                 registers.queue_tail = merge(registers.queue_tail) & QUEUE_OFFSET;
-                self.drain(state, out);
             }
             Register::QueueAddress => {
                 // 11.4.9.3: to be changed only while the queue is off and empty.
@@ -263,6 +260,7 @@ impl Unit {
             );
             self.control.write().enabled = command.translation();
             self.contexts.clear();
+            self.tell_everything(out);
             self.sync_all(state, out);
         }
         self.interrupt_command(state, command, out);
@@ -275,6 +273,7 @@ impl Unit {
         state.registers.status.set_root_table(true);
         self.control.write().root = root;
         self.contexts.clear();
+        self.tell_everything(out);
         self.sync_all(state, out);
         self.invalidate_everything(state, out);
     }
@@ -287,9 +286,6 @@ impl Unit {
         );
         registers.status.set_queued_invalidation(on);
         registers.queue_head = 0;
-        if on {
-            self.drain(state, out);
-        }
     }
 
     /// CCMD with ICC (11.4.6.1).
@@ -313,9 +309,8 @@ impl Unit {
         if let Some(scope) = scope {
             self.invalidate_context(state, scope, out);
         }
-        state.registers.context_command = command
-            .with_invalidate(false)
-            .with_actual_granularity(command.granularity());
+        // ICC is cleared when the VMM has obeyed, see `finish_commands`.
+        state.registers.context_command = command.with_actual_granularity(command.granularity());
     }
 
     /// IOTLB with IVT (11.4.6.2).
@@ -339,8 +334,13 @@ impl Unit {
         if let Some(scope) = scope {
             self.invalidate_iotlb(state, scope, out);
         }
-        state.registers.iotlb_command = command
-            .with_invalidate(false)
-            .with_actual_granularity(command.granularity());
+        state.registers.iotlb_command = command.with_actual_granularity(command.granularity());
+    }
+
+    /// What ICC and IVT asked for is done, outside of the unit, too.
+    pub(super) fn finish_commands(&self, state: &mut State) {
+        let registers = &mut state.registers;
+        registers.context_command.set_invalidate(false);
+        registers.iotlb_command.set_invalidate(false);
     }
 }

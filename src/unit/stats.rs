@@ -108,6 +108,8 @@ counters! {
     interrupt_faults,
     /// Faults that a pending record told of already.
     faults_collapsed,
+    /// Device-TLB invalidations that timed out or failed.
+    device_tlb_errors,
 }
 
 impl Counters {

@@ -47,10 +47,13 @@ static void layouts_stay(void **state)
     assert_int_equal(sizeof(NvtdConfig), 32);
     assert_int_equal(offsetof(NvtdConfig, features), 16);
     assert_int_equal(offsetof(NvtdConfig, address_width), 24);
-    assert_int_equal(sizeof(NvtdOps), 56);
+    assert_int_equal(sizeof(NvtdOps), 64);
     assert_int_equal(offsetof(NvtdOps, source_id), 32);
     assert_int_equal(offsetof(NvtdOps, iec_invalidate), 40);
     assert_int_equal(offsetof(NvtdOps, page_response), 48);
+    assert_int_equal(offsetof(NvtdOps, invalidate), 56);
+    assert_int_equal(sizeof(NvtdInvalidation), 48);
+    assert_int_equal(offsetof(NvtdInvalidation, address), 32);
     assert_int_equal(sizeof(NvtdDevice), 24);
     assert_int_equal(offsetof(NvtdDevice, flags), 20);
     assert_int_equal(sizeof(NvtdDeviceInfo), 72);

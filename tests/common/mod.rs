@@ -6,7 +6,10 @@ use std::sync::{Arc, Mutex};
 
 use nested_vtd::event::Event;
 use nested_vtd::unit::{Config, DeviceDescription, HostKind, Unit};
-use nested_vtd::vmm::{LogLevel, PageResponse, Vmm};
+use nested_vtd::vmm::{Invalidation, InvalidationFailure, LogLevel, PageResponse, Vmm};
+
+/// What a VMM does about an invalidation.
+pub type Obey = Arc<dyn Fn() -> Result<(), InvalidationFailure> + Send + Sync>;
 
 /// A VMM that takes notes.
 #[derive(Default)]
@@ -14,6 +17,8 @@ pub struct Notes {
     pub msis: Mutex<Vec<(u64, u32)>>,
     pub events: Mutex<Vec<(Event, [u64; 3])>>,
     pub lines: Mutex<Vec<String>>,
+    pub invalidations: Mutex<Vec<Invalidation>>,
+    pub obey: Mutex<Option<Obey>>,
     pub responses: Mutex<Vec<PageResponse>>,
     /// What interrupt requests were remapped to and is to be forgotten.
     pub forgotten: Mutex<Vec<Option<(u16, u8)>>>,
@@ -30,6 +35,12 @@ impl Vmm for Notes {
 
     fn iec_invalidate(&self, range: Option<(u16, u8)>) {
         self.forgotten.lock().unwrap().push(range);
+    }
+
+    fn invalidate(&self, invalidation: &Invalidation) -> Result<(), InvalidationFailure> {
+        self.invalidations.lock().unwrap().push(*invalidation);
+        let obey = self.obey.lock().unwrap().clone();
+        obey.map_or(Ok(()), |obey| obey())
     }
 
     fn event(&self, event: Event, a: u64, b: u64, c: u64) {
@@ -62,7 +73,7 @@ pub const SOURCE_ID: u16 = 0x18;
 
 /// A guest: RAM, a unit and a device.
 pub struct Guest {
-    pub unit: Unit,
+    pub unit: Arc<Unit>,
     pub notes: Arc<Notes>,
     pub device: u32,
     ram: Arc<[AtomicU64]>,
@@ -91,12 +102,22 @@ impl Guest {
         };
         let device = unit.device_add(description).unwrap();
         Self {
-            unit,
+            unit: Arc::new(unit),
             notes,
             device,
             ram,
             tail: 0,
         }
+    }
+
+    /// The RAM, for those who do not own the guest.
+    pub fn cells(&self) -> Arc<[AtomicU64]> {
+        Arc::clone(&self.ram)
+    }
+
+    /// Where the next descriptor goes.
+    pub fn tail(&self) -> u64 {
+        self.tail
     }
 
     fn cell(&self, gpa: u64) -> &AtomicU64 {

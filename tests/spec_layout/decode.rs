@@ -89,12 +89,34 @@ fn device_tlb() {
         (
             0x0010_0018_0010_8003,
             0x7fff_ffff_ffff_f001,
-            Descriptor::DeviceTlb { source_id: 0x0018 },
+            Descriptor::DeviceTlb {
+                source_id: 0x0018,
+                range: (0, u64::MAX),
+            },
         ),
         (
             0x0000_0300_0000_0003,
             0x0000_0001_2345_6000,
-            Descriptor::DeviceTlb { source_id: 0x0300 },
+            Descriptor::DeviceTlb {
+                source_id: 0x0300,
+                range: (0x1_2345_6000, 0x1_2345_6fff),
+            },
+        ),
+        (
+            0x0000_0300_0000_0003,
+            0x0000_0001_2345_6001, // S, bit 12 clear: two pages
+            Descriptor::DeviceTlb {
+                source_id: 0x0300,
+                range: (0x1_2345_6000, 0x1_2345_7fff),
+            },
+        ),
+        (
+            0x0000_0300_0000_0003,
+            0x0000_0001_2345_7001, // S, bit 12 set and 13 set, 14 clear: eight pages
+            Descriptor::DeviceTlb {
+                source_id: 0x0300,
+                range: (0x1_2345_0000, 0x1_2345_ffff),
+            },
         ),
     ]);
 }
@@ -224,14 +246,26 @@ fn pasid_cache() {
 // Type 8 (6.5.2.6).
 #[test]
 fn pasid_device_tlb() {
-    decodes(&[(
-        0x001a_bcde_0018_81f8,
-        0x7fff_ffff_ffff_f800,
-        Descriptor::PasidDeviceTlb {
-            source_id: 0x0018,
-            pasid: 0xa_bcde,
-        },
-    )]);
+    decodes(&[
+        (
+            0x001a_bcde_0018_81f8,
+            0x7fff_ffff_ffff_f800,
+            Descriptor::PasidDeviceTlb {
+                source_id: 0x0018,
+                pasid: Some(0xa_bcde),
+                range: (0, u64::MAX),
+            },
+        ),
+        (
+            0x001a_bcde_0018_81f8,
+            0x0000_0000_0000_5001, // G
+            Descriptor::PasidDeviceTlb {
+                source_id: 0x0018,
+                pasid: None,
+                range: (0x5000, 0x5fff),
+            },
+        ),
+    ]);
 }
 
 // Type 9 (7.7.1): invalid with PASID, and failure without.

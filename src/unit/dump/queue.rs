@@ -20,7 +20,8 @@ impl Unit {
                 registers.status.queued_invalidation(),
                 registers
                     .faults
-                    .has_queue_error()
+                    .status()
+                    .queue_error()
                     .then_some(registers.queue_error),
             )
         };
