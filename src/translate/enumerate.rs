@@ -15,6 +15,7 @@ const TABLE_ENTRIES: u64 = 512;
 
 /// The access for which the entries are judged: a user's look.
 const LOOK: Access = Access {
+    read: true,
     write: false,
     execute: false,
     privileged: false,

@@ -57,6 +57,7 @@ pub(super) fn decode<M: TableMemory + ?Sized>(
         domain_id: high.domain_id(),
         pasid: 0,
         fault_disable: false,
+        context_fault_disable: low.fault_disable(),
         device_tlb,
         supervisor_request: false,
         execute_request: false,

@@ -70,10 +70,12 @@ impl TableMemory for GuestMemory {
     }
 }
 
-/// What a request wants. One that neither writes nor executes reads.
+/// What a request wants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Access {
-    /// It writes (a request that reads and writes is a write).
+    /// It reads.
+    pub read: bool,
+    /// It writes.
     pub write: bool,
     /// It fetches instructions.
     pub execute: bool,

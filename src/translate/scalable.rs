@@ -39,6 +39,7 @@ pub(super) fn decode<M: TableMemory + ?Sized>(
         domain_id: 0,
         pasid,
         fault_disable: false,
+        context_fault_disable: context.low.fault_disable(),
         device_tlb: context.low.device_tlb(),
         supervisor_request: false,
         execute_request: false,

@@ -191,16 +191,17 @@ impl PageFormat for SecondStage {
         granted: Permissions,
         access: Access,
     ) -> Result<(), Fault> {
-        let permitted = if access.write {
-            granted.write
-        } else {
-            granted.read
-        };
-        if permitted && (granted.execute || !access.execute) {
-            Ok(())
-        } else {
-            Err(self.denied(access, Diagnostic::SecondStageDenied))
+        if access.write && !granted.write {
+            return Err(self.denied(access, Diagnostic::SecondStageDenied));
         }
+        if (access.read && !granted.read) || (access.execute && !granted.execute) {
+            let reading = Access {
+                write: false,
+                ..access
+            };
+            return Err(self.denied(reading, Diagnostic::SecondStageDenied));
+        }
+        Ok(())
     }
 
     fn mark(&self, entry: u64, leaf: bool, write: bool) -> u64 {

@@ -169,6 +169,7 @@ pub struct ThroughSecondStage<'a, M: ?Sized> {
 impl<M: TableMemory + ?Sized> ThroughSecondStage<'_, M> {
     fn locate(&self, address: u64, write: bool) -> Result<u64, TableError> {
         let access = Access {
+            read: true,
             write,
             look: self.look,
             ..Access::default()

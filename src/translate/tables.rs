@@ -85,6 +85,8 @@ pub struct Translated {
     pub pasid: u32,
     /// Faults are not recorded: FPD of the context, directory or PASID entry.
     pub fault_disable: bool,
+    /// FPD of the context entry alone, which judges what is wrong with that entry.
+    pub context_fault_disable: bool,
     /// Translation and translated requests are allowed: DTE, or TT 01b.
     pub device_tlb: bool,
     /// SRE: privileged requests are allowed.

@@ -153,14 +153,9 @@ impl Leaf {
     /// Does it answer `access` without another walk?
     pub fn serves(&self, access: Access) -> bool {
         let may = self.translation.permissions;
-        if access.execute && !may.execute {
-            return false;
-        }
-        if access.write {
-            may.write && self.dirty
-        } else {
-            may.read
-        }
+        (may.read || !access.read)
+            && (may.execute || !access.execute)
+            && (may.write && self.dirty || !access.write)
     }
 }
 

@@ -143,15 +143,14 @@ impl Unit {
             None => self.read_context(source, request.pasid, purpose, kept.then_some(key))?,
         };
         let translated = &context.translated;
-        let attributes = translated.check_attributes(request.execute, request.privileged);
         translated
             .check_purpose(purpose)
-            .and(if purpose == Purpose::Translated {
-                Ok(())
-            } else {
-                attributes
-            })
-            .map_err(|fault| Refusal::of(fault, translated.fault_disable))?;
+            .map_err(|fault| Refusal::of(fault, translated.context_fault_disable))?;
+        if purpose != Purpose::Translated {
+            translated
+                .check_attributes(request.execute, request.privileged)
+                .map_err(|fault| Refusal::of(fault, translated.fault_disable))?;
+        }
         Ok(context)
     }
 
@@ -229,9 +228,9 @@ impl Unit {
         Ok((leaf, false))
     }
 
-    /// A translation request (4.2.2): the page's permissions, if it can be read.
-    /// Writing is granted only where the dirty bit is set, and it is set for those
-    /// who ask for writing.
+    /// A translation request (4.2.2): what of the page is permitted, if anything is that
+    /// it asks for. Writing is granted only where the dirty bit is set, and it is set
+    /// for those who ask for writing.
     fn translation_request(
         &self,
         context: &Context,
@@ -239,15 +238,25 @@ impl Unit {
         access: Access,
     ) -> Result<Found, Refusal> {
         let reading = Access {
+            read: true,
             write: false,
+            execute: false,
             ..access
         };
-        let (mut leaf, cache_hit) = self.leaf(context, request.address, reading)?;
+        let writing = Access {
+            read: false,
+            write: true,
+            ..reading
+        };
+        let read = self.leaf(context, request.address, reading);
+        let (mut leaf, cache_hit) = match read {
+            // A page that cannot be read may be one to write.
+            Err(refusal) if request.write && refusal.fault.reason.is_recoverable() => self
+                .leaf(context, request.address, writing)
+                .map_err(|_| refusal)?,
+            other => other?,
+        };
         if request.write && leaf.translation.permissions.write && !leaf.dirty {
-            let writing = Access {
-                write: true,
-                ..access
-            };
             leaf = self.leaf(context, request.address, writing)?.0;
         }
         Ok(Found {

@@ -112,6 +112,7 @@ impl Unit {
         let device = self.devices.read().get(handle)?;
         let source_id = device.refresh_source_id(&*self.vmm);
         let access = Access {
+            read: request.read,
             write: request.write,
             execute: request.execute,
             privileged: request.privileged,

@@ -9,6 +9,7 @@ fn context(cache: &TranslationCache, domain_id: u16) -> Arc<Context> {
             domain_id,
             pasid: 0,
             fault_disable: false,
+            context_fault_disable: false,
             device_tlb: false,
             supervisor_request: false,
             execute_request: false,

@@ -124,7 +124,7 @@ impl SoftHost {
         used: &Translation,
     ) -> bool {
         let needed = Permissions {
-            read: !access.write,
+            read: access.read,
             write: access.write,
             ..Permissions::ALL
         };

@@ -15,12 +15,14 @@ struct Bench {
 const RAM_SIZE: u64 = 4 << 20;
 const TABLE: u64 = 0x1000;
 const READ: Access = Access {
+    read: true,
     write: false,
     execute: false,
     privileged: false,
     look: false,
 };
 const WRITE: Access = Access {
+    read: false,
     write: true,
     ..READ
 };

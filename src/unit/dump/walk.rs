@@ -71,8 +71,9 @@ impl Unit {
 /// The entries of the stages, and what becomes of reading and writing.
 fn walk(memory: &Notes<'_>, translated: &Translated, address: u64, lines: &mut Lines) {
     let stages = &translated.stages;
-    let go = |write| {
+    let go = |write: bool| {
         let access = Access {
+            read: !write,
             write,
             look: true,
             ..Access::default()
