@@ -1368,7 +1368,9 @@ int nvtd_remap_msi(struct NvtdUnit *unit,
  * bit is set; nested translation is composed of its stages. Addresses that would
  * fault are left out, and so are those in the interrupt range or that would go
  * there. While translation is off, and in pass-through, nothing is given: there are
- * no tables to shadow, and all of guest RAM is to be mapped.
+ * no tables to shadow, and all of guest RAM is to be mapped. A debug look of
+ * nvtd_translate(), which then gives the address itself, tells this from tables that
+ * map nothing.
  *
  * If `mapping` returns anything but 0, the enumeration ends and the call returns
  * that. Any thread; `mapping` is called with no lock held and may call anything but

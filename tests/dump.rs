@@ -118,6 +118,20 @@ fn a_stopped_queue_shows_where_and_why() {
 }
 
 #[test]
+fn a_queue_that_wrapped_has_its_pending_descriptors_at_both_ends() {
+    let mut guest = running();
+    guest.submit(&[wait(7); 126]);
+    // Stopped at index 126; the tail goes on to 1.
+    guest.submit(&[[0xf, 0], wait(8), wait(9)]);
+    let lines = lines(&guest, Dump::Queue);
+    assert_eq!(lines[1], " Base: 0x9000\tHead: 126\tTail: 1");
+    let pending: Vec<usize> = (0..128)
+        .filter(|index| lines[3 + index].ends_with("\t0000000000000001"))
+        .collect();
+    assert_eq!(pending, [0, 126, 127]);
+}
+
+#[test]
 fn a_narrow_queue_has_two_columns_and_may_be_off_or_elsewhere() {
     let guest = Guest::new(HostKind::None);
     assert_eq!(

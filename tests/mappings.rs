@@ -6,7 +6,8 @@ mod common;
 use std::ops::{ControlFlow, RangeInclusive};
 
 use common::*;
-use nested_vtd::unit::{HostKind, Request};
+use nested_vtd::translate::Permissions;
+use nested_vtd::unit::{Config, HostKind, Request};
 
 const EVERYTHING: RangeInclusive<u64> = 0..=u64::MAX;
 
@@ -71,6 +72,10 @@ fn nothing_is_mapped_without_tables() {
     let guest = running();
     guest.map(0x5000, 0x10_0000);
     assert_eq!(mappings(&guest, EVERYTHING).len(), 1);
+    guest.write32(0x18, 0);
+    assert_eq!(mappings(&guest, EVERYTHING), []);
+    guest.write32(0x18, 1 << 31);
+    assert_eq!(mappings(&guest, EVERYTHING).len(), 1);
     // Pass-through, and a PASID entry that is not present.
     guest.set_pasid_entry(4);
     assert_eq!(mappings(&guest, EVERYTHING), []);
@@ -132,4 +137,133 @@ fn tables_without_end_are_given_up() {
         .unit
         .for_each_mapping(guest.device, None, EVERYTHING, 0, &mut visit);
     assert_eq!(given_up.unwrap_err().errno(), libc::E2BIG);
+}
+
+/// Numbers without a plan (xorshift), so that a failure can be had again.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+
+    fn one_in(&mut self, count: u64) -> bool {
+        self.next() % count == 0
+    }
+}
+
+/// Entries that are filled in of each table, from the first on.
+const FILLED: [u64; 4] = [24, 4, 2, 1];
+
+/// Four levels of tables, one after the other from `base` on, two of each level but
+/// the topmost: tables, pages of each size, entries that are not present or have
+/// reserved bits. `rights` are bits 2:0 of an entry that allows everything.
+fn scatter(guest: &Guest, random: &mut Random, base: u64, rights: u64) {
+    let table = |level: u64, which: u64| base + ((level * 2 + which) << 12);
+    for level in 0..4 {
+        for which in 0..2 {
+            for index in 0..FILLED[level as usize] {
+                let allowed = if random.one_in(3) {
+                    random.next() & rights
+                } else {
+                    rights
+                };
+                let is_page = level == 0 || (level < 3 && random.one_in(4));
+                let target = if is_page {
+                    let frame = if random.one_in(20) {
+                        0xf_ee00 | (random.next() & 0x1ff)
+                    } else {
+                        random.next() % 0x1000
+                    };
+                    let size = 12 + 9 * level;
+                    let page_size = if level == 0 { 0 } else { 0x80 };
+                    ((frame << 12) >> size << size) | page_size
+                } else {
+                    table(level - 1, random.next() & 1)
+                };
+                let reserved = if random.one_in(20) { 1 << 51 } else { 0 };
+                guest.poke(table(level, which) + index * 8, target | allowed | reserved);
+            }
+        }
+    }
+}
+
+fn agree(pgtt: u64, seed: u64) -> usize {
+    let mut random = Random((seed << 8 | pgtt).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    let features = Config::default()
+        .features
+        .with_second_stage(true)
+        .with_second_stage_2m(true)
+        .with_second_stage_1g(true)
+        .with_nested(true);
+    let mut guest = Guest::with(Config {
+        features,
+        ..Config::default()
+    });
+    guest.build_tables();
+    let (first, second) = (0x2_0000, 0x4_0000);
+    scatter(&guest, &mut random, first, 7);
+    scatter(&guest, &mut random, second, 3);
+    if pgtt == 3 {
+        // Mostly, the first stage's tables are where it says.
+        guest.poke(second + 0x6000, (second + 0x4000) | 3);
+        guest.poke(second + 0x4000, (second + 0x2000) | 3);
+        if !random.one_in(4) {
+            guest.poke(second + 0x2000, 0x83);
+        }
+    }
+    guest.poke(PASID_TABLE + 16, first + 0x6000);
+    guest.poke(PASID_TABLE, (second + 0x6000) | (pgtt << 6) | (2 << 2) | 1);
+    guest.enable();
+
+    let mut runs = Vec::new();
+    let end = guest
+        .unit
+        .for_each_mapping(guest.device, None, EVERYTHING, 0, &mut |run| {
+            runs.push(*run);
+            ControlFlow::<()>::Continue(())
+        });
+    assert_eq!(end, Ok(ControlFlow::Continue(())));
+    for pair in runs.windows(2) {
+        assert!(pair[0].address + pair[0].length <= pair[1].address);
+    }
+    let mut mapped = 0;
+    for page in 0..FILLED[2] * FILLED[1] * FILLED[0] {
+        let (page, level1) = (page / FILLED[0], page % FILLED[0]);
+        let (level3, level2) = (page / FILLED[1], page % FILLED[1]);
+        let address = (level3 << 30) | (level2 << 21) | (level1 << 12) | 0x123;
+        let found = runs
+            .iter()
+            .find(|run| (run.address..run.address + run.length).contains(&address));
+        for write in [false, true] {
+            let request = Request {
+                address,
+                read: !write,
+                write,
+                debug: true,
+                ..Request::default()
+            };
+            let answer = guest.unit.translate(guest.device, request).unwrap();
+            let expected = answer.result.ok().map(|translation| translation.address);
+            let permitted = |may: Permissions| if write { may.write } else { may.read };
+            let given = found
+                .filter(|run| permitted(run.permissions))
+                .map(|run| run.translated + (address - run.address));
+            assert_eq!(given, expected, "{address:#x} write {write} seed {seed}");
+            mapped += usize::from(given.is_some());
+        }
+    }
+    mapped
+}
+
+#[test]
+fn runs_agree_with_translations_in_any_tables() {
+    for pgtt in [1, 2, 3] {
+        let mapped: usize = (1..=40).map(|seed| agree(pgtt, seed)).sum();
+        // Of 40 times 192 pages, each to be read and to be written.
+        assert!(mapped > 1000, "PGTT {pgtt}: only {mapped}");
+    }
 }

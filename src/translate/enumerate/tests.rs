@@ -69,7 +69,7 @@ fn places(ram: &Ram, range: RangeInclusive<u64>) -> Vec<(u64, u64, u64)> {
         .collect()
 }
 
-/// 0x3000 and 0x4000 in 4 KiB, 0x20_0000 in 2 MiB, 0x4000_0000 in 1 GiB, and the
+/// 0x3000 and 0x4000 in 4 KiB, 0x20_0000 in 2 MiB with PAT, 0x4000_0000 in 1 GiB, and the
 /// topmost page.
 fn sample() -> Ram {
     let mut ram = Ram::default();
@@ -77,7 +77,7 @@ fn sample() -> Ram {
     ram.set(0x2000, 0, 0x3000 | TABLE);
     ram.set(0x2000, 1, 0xc000_0000 | PS | TABLE);
     ram.set(0x3000, 0, 0x4000 | TABLE);
-    ram.set(0x3000, 1, 0x80_0000 | PS | TABLE);
+    ram.set(0x3000, 1, 0x80_0000 | 1 << 12 | PS | TABLE);
     ram.set(0x4000, 3, 0x9000 | TABLE);
     ram.set(0x4000, 4, 0xa000 | TABLE & !2);
     ram.set(ROOT, 511, 0x5000 | TABLE);
