@@ -586,9 +586,9 @@ typedef struct NvtdOps {
   size_t size;
   /**
    * Required. Deliver a message-signalled interrupt: write `data` (32 bits) to
-   * `address`. Called from nvtd_mmio_write() (invalidation and fault events)
-   * and from nvtd_translate() and nvtd_remap_msi() (fault events), so possibly on
-   * any thread.
+   * `address`. Called from nvtd_mmio_write() (invalidation and fault events), from
+   * nvtd_translate() and nvtd_remap_msi() (fault events) and from
+   * nvtd_page_request() (all events), so possibly on any thread.
    */
   void (*msi)(void *opaque, uint64_t address, uint32_t data);
   /**
@@ -625,8 +625,9 @@ typedef struct NvtdOps {
   /**
    * Optional. A page request group of a device is answered; *response is valid
    * during the call only. Called from nvtd_mmio_write() for the guest's answers,
-   * and from nvtd_page_request() for those that the unit gives by itself. A VMM
-   * with devices that ask for pages gives it.
+   * whose wait completes only when this returns, and from nvtd_page_request() for
+   * those that the unit gives by itself. A VMM with devices that ask for pages
+   * gives it.
    */
   void (*page_response)(void *opaque, const struct NvtdPageResponse *response);
   /**
@@ -1297,7 +1298,9 @@ int nvtd_translate(struct NvtdUnit *unit,
  * NvtdOps.page_response. If the guest's tables do not let the device ask, or the
  * queue overflows, the request is dropped; if it is the last of its group the unit
  * answers by itself, from inside this call, with NVTD_PAGE_RESPONSE_INVALID or,
- * after an overflow, NVTD_PAGE_RESPONSE_SUCCESS. Any thread, several at once.
+ * after an overflow, NVTD_PAGE_RESPONSE_SUCCESS. If the guest's invalidation queue
+ * stopped for such an answer (a wait with PD) the call goes on with it, as
+ * nvtd_mmio_write() does. Any thread, several at once.
  *
  * Returns 0; -EINVAL: a pointer is NULL, a `size` is wrong, a field has an unknown
  * bit or value, or no device can ask so; -ENOENT: no such device; -EOPNOTSUPP: the

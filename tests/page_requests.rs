@@ -6,8 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use common::*;
 use nested_vtd::spec::page_request::ResponseCode;
-use nested_vtd::unit::{Config, DeviceDescription, PageRequest, Request};
-use nested_vtd::vmm::PageResponse;
+use nested_vtd::unit::{Config, PageRequest, Request};
 use proptest::prelude::*;
 
 const PQH: u64 = 0xc0;
@@ -286,9 +285,7 @@ fn the_registers_hold_what_the_layout_has() {
 
 #[test]
 fn without_the_capability_there_is_nothing() {
-    let mut guest = Guest::with(Config::DEFAULT);
-    guest.build_tables();
-    guest.enable();
+    let guest = Guest::with(Config::DEFAULT);
     for offset in (PQH..=PQA + 4).chain(PRS..=PEUADDR).step_by(4) {
         guest.write32(offset, u32::MAX);
         assert_eq!(guest.read32(offset), 0, "{offset:#x}");
@@ -296,10 +293,6 @@ fn without_the_capability_there_is_nothing() {
     assert!(guest.unit.stats().mmio_ignored > 0);
     let error = guest.unit.page_request(guest.device, read(0)).unwrap_err();
     assert_eq!(error.errno(), libc::EOPNOTSUPP);
-    guest.submit(&[response(SOURCE_ID, None, 0, 0), wait(1)]);
-    assert_eq!(guest.peek(STATUS), 1);
-    assert!(codes(&guest).is_empty());
-    assert_eq!(guest.unit.stats().page_responses_ignored, 1);
 }
 
 #[test]
@@ -459,55 +452,6 @@ fn a_page_that_is_asked_for_is_translated_afresh() {
     assert_eq!((page(0x5000), page(0x6000)), (0x10_5000, 0x10_6000));
     ask(&guest, read(0x5123));
     assert_eq!((page(0x5000), page(0x6000)), (0x11_5000, 0x10_6000));
-}
-
-/// Page group response descriptor.
-fn response(source_id: u16, pasid: Option<u32>, group: u64, code: u64) -> [u64; 2] {
-    let pasid = pasid.map_or(0, |pasid| u64::from(pasid) << 32 | 1 << 4);
-    [
-        9 | pasid | code << 12 | u64::from(source_id) << 16,
-        group << 3,
-    ]
-}
-
-#[test]
-fn responses_reach_the_device_they_name() {
-    let mut guest = asking();
-    let other = DeviceDescription {
-        tag: 7,
-        source_id: 0x300,
-        assigned: false,
-    };
-    let other = guest.unit.device_add(other).unwrap();
-    guest.submit(&[
-        response(SOURCE_ID, None, 0x1ff, 0),
-        response(0x300, Some(0xf_ffff), 0, 1),
-        response(SOURCE_ID, Some(0), 5, 15),
-        response(0x301, None, 5, 0), // not there
-        response(0x300, None, 1, 2), // unused codes are failures
-        wait(1),
-    ]);
-    let given = |tag, device, pasid, group, code| PageResponse {
-        tag,
-        device,
-        pasid,
-        group,
-        code,
-    };
-    use ResponseCode::{Failure, Invalid, Success};
-    let device = guest.device;
-    assert_eq!(
-        *guest.notes.responses.lock().unwrap(),
-        [
-            given(1, device, None, 0x1ff, Success),
-            given(7, other, Some(0xf_ffff), 0, Invalid),
-            given(1, device, Some(0), 5, Failure),
-            given(7, other, None, 1, Failure),
-        ]
-    );
-    let stats = guest.unit.stats();
-    assert_eq!((stats.page_responses, stats.page_responses_ignored), (4, 1));
-    assert_eq!((guest.peek(STATUS), stats.queue_errors), (1, 0));
 }
 
 #[test]

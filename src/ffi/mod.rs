@@ -388,7 +388,9 @@ pub unsafe extern "C" fn nvtd_translate(
 /// NvtdOps.page_response. If the guest's tables do not let the device ask, or the
 /// queue overflows, the request is dropped; if it is the last of its group the unit
 /// answers by itself, from inside this call, with NVTD_PAGE_RESPONSE_INVALID or,
-/// after an overflow, NVTD_PAGE_RESPONSE_SUCCESS. Any thread, several at once.
+/// after an overflow, NVTD_PAGE_RESPONSE_SUCCESS. If the guest's invalidation queue
+/// stopped for such an answer (a wait with PD) the call goes on with it, as
+/// nvtd_mmio_write() does. Any thread, several at once.
 ///
 /// Returns 0; -EINVAL: a pointer is NULL, a `size` is wrong, a field has an unknown
 /// bit or value, or no device can ask so; -ENOENT: no such device; -EOPNOTSUPP: the

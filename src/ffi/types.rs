@@ -180,9 +180,9 @@ pub struct NvtdOps {
     /// sizeof(NvtdOps).
     pub size: usize,
     /// Required. Deliver a message-signalled interrupt: write `data` (32 bits) to
-    /// `address`. Called from nvtd_mmio_write() (invalidation and fault events)
-    /// and from nvtd_translate() and nvtd_remap_msi() (fault events), so possibly on
-    /// any thread.
+    /// `address`. Called from nvtd_mmio_write() (invalidation and fault events), from
+    /// nvtd_translate() and nvtd_remap_msi() (fault events) and from
+    /// nvtd_page_request() (all events), so possibly on any thread.
     pub msi: Option<unsafe extern "C" fn(opaque: *mut c_void, address: u64, data: u32)>,
     /// Optional. One line of text for the operator, without a newline; `level` is
     /// one of NVTD_LOG_*. The text is valid during the call only. Lines that a
@@ -211,8 +211,9 @@ pub struct NvtdOps {
         Option<unsafe extern "C" fn(opaque: *mut c_void, global: u32, index: u32, mask: u32)>,
     /// Optional. A page request group of a device is answered; *response is valid
     /// during the call only. Called from nvtd_mmio_write() for the guest's answers,
-    /// and from nvtd_page_request() for those that the unit gives by itself. A VMM
-    /// with devices that ask for pages gives it.
+    /// whose wait completes only when this returns, and from nvtd_page_request() for
+    /// those that the unit gives by itself. A VMM with devices that ask for pages
+    /// gives it.
     pub page_response:
         Option<unsafe extern "C" fn(opaque: *mut c_void, response: *const NvtdPageResponse)>,
     /// Optional. Translations of a device are to be forgotten before this returns: the

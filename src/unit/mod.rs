@@ -91,6 +91,8 @@ struct State {
     hwpts: SharedHwpts,
     /// Somebody executes the queue, and may have let go of the lock to tell the VMM.
     draining: bool,
+    /// So many answers of the unit to page requests are on their way to the VMM.
+    answering: usize,
 }
 
 /// Whether and through which tables requests are translated.
@@ -145,6 +147,7 @@ impl Unit {
                 registers: Registers::default(),
                 hwpts: SharedHwpts::default(),
                 draining: false,
+                answering: 0,
             }),
             counters: Counters::default(),
             log_budget: LogBudget::new(),

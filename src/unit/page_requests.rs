@@ -3,7 +3,8 @@
 //!
 //! A request is judged and queued while the state is locked. So a wait descriptor
 //! finds everything in the queue that was judged by the tables as they were before
-//! it, and PD, page-request drain, asks for nothing more.
+//! it. PD, page-request drain, asks for one thing more: that the unit's own answers
+//! are handed out.
 
 use super::device::Device;
 use super::fault_log::Refused;
@@ -168,7 +169,7 @@ impl Unit {
         let device = self.devices.read().get(handle)?;
         device.refresh_source_id(&*self.vmm);
         self.counters.page_requests.add(1);
-        self.with_state(|state, out| {
+        let answered = self.with_state(|state, out| {
             let code = match self.judge(state, device.source_id(), &request, out) {
                 Ok(()) => {
                     self.forget_requested_page(handle, request.pasid, request.address);
@@ -176,11 +177,19 @@ impl Unit {
                 }
                 Err(code) => Some(code),
             };
-            if let Some(code) = code.filter(|_| request.is_answered()) {
+            let code = code.filter(|_| request.is_answered());
+            if let Some(code) = code {
                 self.counters.page_responses_by_unit.add(1);
+                state.answering = state.answering.saturating_add(1);
                 self.respond(handle, &device, request.pasid, request.group, code, out);
             }
+            code.is_some()
         });
+        if answered {
+            self.with_state(|state, _| state.answering = state.answering.saturating_sub(1));
+            // A wait with PD may have stopped for the answer.
+            self.run_queue();
+        }
         Ok(())
     }
 

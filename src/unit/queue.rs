@@ -21,7 +21,7 @@ enum Stop {
     Done,
     /// The VMM has to obey before the wait at this IQH completes.
     Wait(u64),
-    /// The VMM has enough to do.
+    /// The VMM has to obey before anybody goes on.
     Full,
 }
 
@@ -43,15 +43,16 @@ impl Unit {
                     Some((stop, failures)) => self.resume(state, stop, failures, &mut out),
                 }
                 self.finish_commands(state);
-                let stop = self.drain(state, &mut budget, &mut out);
+                let mut stop = self.drain(state, &mut budget, &mut out);
+                // A wait that another processor queues now finds them obeyed as well.
+                if stop == Stop::Done && out.has_orders() {
+                    stop = Stop::Full;
+                }
                 state.draining = stop != Stop::Done;
                 stop
             };
             let failures = self.deliver(out);
             if stop == Stop::Done {
-                if failures != Failures::default() {
-                    self.with_state(|state, out| self.record_failures(state, failures, out));
-                }
                 return;
             }
             paused = Some((stop, failures));
@@ -110,8 +111,14 @@ impl Unit {
             let head = state.registers.queue_head;
             let qwords = self.fetch(queue.address().wrapping_add(head), queue.wide())?;
             let descriptor = Descriptor::decode(qwords)?;
-            if matches!(descriptor, Descriptor::Wait { .. }) && out.has_orders() {
-                return Ok(Stop::Wait(head));
+            if let Descriptor::Wait { page_drain, .. } = descriptor {
+                if out.has_orders() {
+                    return Ok(Stop::Wait(head));
+                }
+                // Whoever hands the last answer out goes on with the queue.
+                if page_drain && state.answering > 0 {
+                    return Ok(Stop::Done);
+                }
             }
             *budget = budget.saturating_sub(1);
             let [low, high, ..] = qwords;

@@ -11,6 +11,9 @@ use nested_vtd::vmm::{Invalidation, InvalidationFailure, LogLevel, PageResponse,
 /// What a VMM does about an invalidation.
 pub type Obey = Arc<dyn Fn() -> Result<(), InvalidationFailure> + Send + Sync>;
 
+/// What a device does with a response.
+pub type OnResponse = Arc<dyn Fn(&PageResponse) + Send + Sync>;
+
 /// A VMM that takes notes.
 #[derive(Default)]
 pub struct Notes {
@@ -20,6 +23,7 @@ pub struct Notes {
     pub invalidations: Mutex<Vec<Invalidation>>,
     pub obey: Mutex<Option<Obey>>,
     pub responses: Mutex<Vec<PageResponse>>,
+    pub on_response: Mutex<Option<OnResponse>>,
     /// What interrupt requests were remapped to and is to be forgotten.
     pub forgotten: Mutex<Vec<Option<(u16, u8)>>>,
 }
@@ -48,6 +52,10 @@ impl Vmm for Notes {
     }
 
     fn page_response(&self, response: PageResponse) {
+        let on_response = self.on_response.lock().unwrap().clone();
+        if let Some(on_response) = on_response {
+            on_response(&response);
+        }
         self.responses.lock().unwrap().push(response);
     }
 }
@@ -123,6 +131,11 @@ impl Guest {
     fn cell(&self, gpa: u64) -> &AtomicU64 {
         assert!(gpa % 8 == 0);
         &self.ram[(gpa / 8) as usize]
+    }
+
+    /// RAM, for whoever looks at it while the guest is busy.
+    pub fn ram(&self) -> Arc<[AtomicU64]> {
+        Arc::clone(&self.ram)
     }
 
     pub fn poke(&self, gpa: u64, value: u64) {
