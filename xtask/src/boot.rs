@@ -8,13 +8,13 @@ use std::process::{self, Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use crate::cache::{self, Cache};
 use crate::debian::Apt;
 use crate::guest::{self, Image};
 use crate::host;
-use crate::outcome::{Device, Guest, Outcome, Unit, complaint};
+use crate::outcome::{self, Device, Guest, Outcome, Unit, complaint};
 use crate::qemu;
 use crate::qmp::Qmp;
 use crate::report;
@@ -412,6 +412,12 @@ impl Machine {
 
     fn unit(&mut self) -> Result<Unit> {
         const PATH: &str = "/machine/peripheral/vtd0";
+        let mut dump = |what| -> Result<String> {
+            let command = json!({ "command-line": format!("info nested-vtd {what}") });
+            let dump = self.qmp.execute("human-monitor-command", command)?;
+            Ok(dump.as_str().unwrap_or("").to_owned())
+        };
+        let (tables, registers) = (dump("tables")?, dump("registers")?);
         let mut get = |property| self.qmp.get(PATH, property);
         let (stats, devices) = (get("stats")?, get("devices")?);
         let (Value::Object(stats), Value::Array(devices)) = (stats, devices) else {
@@ -422,6 +428,8 @@ impl Machine {
             ecap: get("ecap")?.as_u64().unwrap_or(0),
             stats,
             devices: devices.into_iter().map(Device::new).collect(),
+            irta: outcome::register(&registers, "IRTA").unwrap_or(0),
+            entries: outcome::entries(&tables),
         })
     }
 

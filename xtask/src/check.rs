@@ -7,10 +7,10 @@ use crate::cache::{self, Cache};
 use crate::debian::Apt;
 use crate::qemu::qtest;
 use crate::qemu::source::{self, Source};
-use crate::scenario::{Kernel, Scenario};
+use crate::scenario::Scenario;
 use crate::ui::{self, Error, Result, Step, fail};
 use crate::workspace::Workspace;
-use crate::{header, host, report, symbols};
+use crate::{header, host, kernel, report, symbols};
 
 pub const USAGE: &str = "\
 usage: cargo xtask check [--quick] [--only TEXT]
@@ -152,12 +152,9 @@ fn with_qemu(tally: &mut Tally, workspace: &Workspace, cache: &Cache) {
     ] {
         tally.check(name, |step| qtest::run(step, workspace, cache, test));
     }
-    if lab.is_some() {
-        tally.check("lab kernel builds", |_| match &mut lab {
-            Some(lab) => lab.image(Kernel::Lab).map(drop),
-            None => fail("no QEMU"),
-        });
-    }
+    tally.check("lab kernel builds", |_| {
+        kernel::prepare(workspace, cache, false).map(drop)
+    });
     for scenario in Scenario::ALL {
         tally.check(&format!("guest: {}", scenario.about), |_| {
             if lab.is_none() {

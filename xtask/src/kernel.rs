@@ -32,12 +32,17 @@ pub fn run_command(args: &[String]) -> Result<()> {
         [arg] if arg == "--update" => true,
         _ => return Err(Error::new(format!("unknown options: {}", args.join(" "))).next(USAGE)),
     };
-    let cache = Cache::open()?;
-    let _lock = cache.lock()?;
-    host::require(&cache, &[host::UNPACK])?;
-    let apt = Apt::open(&cache, update)?;
-    println!("{}", build(&Workspace::new(), &cache, &apt)?.display());
+    let dir = prepare(&Workspace::new(), &Cache::open()?, update)?;
+    println!("{}", dir.display());
     Ok(())
+}
+
+/// Builds the kernel with all that this needs.
+pub fn prepare(workspace: &Workspace, cache: &Cache, update: bool) -> Result<PathBuf> {
+    let _lock = cache.lock()?;
+    host::require(cache, &[host::UNPACK])?;
+    let apt = Apt::open(cache, update)?;
+    build(workspace, cache, &apt)
 }
 
 /// Builds the kernel, or takes it from the cache. The directory returned has `vmlinuz`, `modules/order`

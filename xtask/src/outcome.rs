@@ -1,5 +1,7 @@
 //! What guest and unit said in a run.
 
+use std::fmt::{self, Display};
+
 use serde_json::{Map, Value};
 
 use crate::boot::DISKS;
@@ -117,13 +119,91 @@ pub struct Read {
 pub struct Unit {
     pub cap: u64,
     pub ecap: u64,
+    /// The interrupt remapping table in force.
+    pub irta: u64,
     pub stats: Map<String, Value>,
     pub devices: Vec<Device>,
+    /// The guest's tables have these for requests without PASID, by source ID.
+    pub entries: Vec<(String, Entry)>,
+}
+
+/// What the guest's tables say of a device.
+#[derive(Debug, PartialEq)]
+pub enum Entry {
+    /// There is a context entry of legacy mode.
+    Legacy,
+    /// The PASID-table entry's first three quadwords, the lowest first.
+    Scalable([u64; 3]),
+}
+
+impl Entry {
+    /// Of `0x2:0x1:0x0`, the highest quadword first.
+    pub fn parse(text: &str) -> Option<Self> {
+        let mut words = [0; 3];
+        let mut parts = text.rsplit(':');
+        for word in &mut words {
+            *word = u64::from_str_radix(parts.next()?.trim().strip_prefix("0x")?, 16).ok()?;
+        }
+        Some(Self::Scalable(words))
+    }
+
+    /// PGTT (VT-d 9.6), if the entry is present.
+    pub fn pgtt(&self) -> Option<u64> {
+        match self {
+            Self::Scalable([low, ..]) if low & 1 != 0 => Some(low >> 6 & 7),
+            _ => None,
+        }
+    }
+
+    /// Levels of the first stage, by FSPM.
+    pub fn first_stage_levels(&self) -> Option<u64> {
+        match self {
+            Self::Scalable([_, _, high]) => Some(4 + (high >> 2 & 3)),
+            Self::Legacy => None,
+        }
+    }
+}
+
+impl Display for Entry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Legacy => write!(f, "of legacy mode"),
+            Self::Scalable([low, middle, high]) => write!(f, "{high:#x}:{middle:#x}:{low:#x}"),
+        }
+    }
+}
+
+/// A register's contents in a dump of all: name, offset and contents in a line.
+pub fn register(dump: &str, name: &str) -> Option<u64> {
+    let mut lines = dump.lines().map(str::split_whitespace);
+    let line = lines.find(|words| words.clone().next() == Some(name))?;
+    u64::from_str_radix(line.last()?.strip_prefix("0x")?, 16).ok()
+}
+
+/// The entries in a dump of the guest's tables, laid out as Linux's dmar_translation_struct: source ID,
+/// root entry, context entry, PASID (-1 in legacy mode) and PASID-table entry.
+pub fn entries(dump: &str) -> Vec<(String, Entry)> {
+    let entry = |line: &str| {
+        let columns: Vec<_> = line.split('\t').map(str::trim).collect();
+        let entry = match columns.as_slice() {
+            [_, _, _, "-1", _] => Entry::Legacy,
+            [_, _, _, "0", entry] => Entry::parse(entry)?,
+            _ => return None,
+        };
+        Some((columns[0].to_owned(), entry))
+    };
+    dump.lines().filter_map(entry).collect()
 }
 
 impl Unit {
     pub fn stat(&self, name: &str) -> u64 {
         self.stats.get(name).and_then(Value::as_u64).unwrap_or(0)
+    }
+
+    /// What the guest's tables say of the device with this source ID.
+    pub fn entry(&self, source_id: &str) -> Option<&Entry> {
+        let entry = self.entries.iter().find(|(id, _)| id == source_id)?;
+        Some(&entry.1)
     }
 
     pub fn device(&self, id: &str) -> Option<&Device> {
@@ -229,5 +309,44 @@ impl Guest {
                 self.reads.len()
             ),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entries_are_found_in_a_dump() {
+        let dump = "IOMMU dmar0: Root Table Address: 0x2000\n\
+            B.D.F\tRoot_entry\tContext_entry\tPASID\tPASID_table_entry\n\
+            00:01.0\t0x0:0x3001\t0x0:0x4001\t0     \t0x4:0x1:0x49\n\
+            00:01.0\t0x0:0x3001\t0x0:0x4001\t7     \t0x0:0x1:0x81\n\
+            00:02.0\t0x0:0x3001\t0x0:0x4001\t-1    \t0x0:0x0:0x0\n";
+        let entries = entries(dump);
+        assert_eq!(entries.len(), 2);
+        assert_eq!(entries[0].0, "00:01.0");
+        assert_eq!(entries[0].1, Entry::Scalable([0x49, 1, 4]));
+        assert_eq!(entries[0].1.pgtt(), Some(1));
+        assert_eq!(entries[0].1.first_stage_levels(), Some(5));
+        assert_eq!(entries[1], ("00:02.0".to_owned(), Entry::Legacy));
+        assert_eq!(Entry::Scalable([0x40, 0, 0]).pgtt(), None);
+    }
+
+    #[test]
+    fn registers_are_found_in_a_dump() {
+        let dump = "Name\t\t\tOffset\t\tContents\nIRTA            \t0xb8\t\t0x000000000100080f\n";
+        assert_eq!(register(dump, "IRTA"), Some(0x0100_080f));
+        assert_eq!(register(dump, "IRT"), None);
+    }
+
+    #[test]
+    fn a_guest_that_comes_up_again_is_heard_anew() {
+        let guest =
+            Guest::parse("kernel a\nlease 1 2\ndone\nalive 1\nkernel b\nnesting dma x ok\n");
+        assert_eq!(guest.earlier.len(), 1);
+        assert!(guest.earlier[0].done && guest.earlier[0].lease.is_some());
+        assert!(!guest.done && guest.lease.is_none());
+        assert_eq!(guest.nested("dma"), Some("x ok"));
     }
 }

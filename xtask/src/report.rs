@@ -6,8 +6,8 @@ use std::fmt::Write;
 use serde_json::{Value, json};
 
 use crate::boot::{DISKS, NET};
-use crate::outcome::{Guest, Outcome, Unit};
-use crate::scenario::{Kernel, Mode, Route, Scenario, Then, Verdict};
+use crate::outcome::{Entry, Guest, Outcome, Unit};
+use crate::scenario::{Kernel, Mode, Remapping, Route, Scenario, Then, Verdict};
 use crate::ui::{Error, Result, fail, indent};
 
 const CAP_BITS: &[(u32, &str)] = &[
@@ -56,6 +56,9 @@ const ECAP_BITS: &[(u32, &str)] = &[
     (52, "ABTS"),
     (53, "RPRIVS"),
 ];
+
+/// IRTA.EIME.
+const EIME: u64 = 1 << 11;
 
 /// ECAP.NEST.
 const NEST: u32 = 26;
@@ -193,9 +196,10 @@ fn guest_reasons(guest: &Guest, outcome: &Outcome, reasons: &mut Vec<String>) {
             group[0], group[1]
         ));
     }
-    match guest.interrupts {
-        0 if remapping && guest.done => reasons.push("no interrupt is remapped".to_owned()),
-        n if n != 0 && !remapping => reasons.push(format!("{n} interrupts are remapped")),
+    match (guest.interrupts, remapping) {
+        (0, Remapping::Off) => {}
+        (n, Remapping::Off) => reasons.push(format!("{n} interrupts are remapped")),
+        (0, _) if guest.done => reasons.push("no interrupt is remapped".to_owned()),
         _ => {}
     }
 }
@@ -228,15 +232,11 @@ fn nesting_reasons(guest: &Guest, reasons: &mut Vec<String>) {
         }
     }
     for (stage, wanted) in [("parent", 2), ("nested", 3)] {
-        let entry = of_stage(guest, "entry", stage);
-        let word = entry
-            .and_then(|e| e.rsplit(':').next()?.strip_prefix("0x"))
-            .and_then(|hex| u64::from_str_radix(hex, 16).ok());
-        match word {
+        match of_stage(guest, "entry", stage).and_then(Entry::parse) {
             None => reasons.push(format!("nesting: no PASID-table entry at stage {stage}")),
-            Some(word) if word & 1 == 0 || word >> 6 & 7 != wanted => {
+            Some(entry) if entry.pgtt() != Some(wanted) => {
                 reasons.push(format!(
-                    "nesting: the PASID-table entry at stage {stage} is {word:#x}, not of PGTT {wanted}"
+                    "nesting: the PASID-table entry at stage {stage} is {entry}, not of PGTT {wanted}"
                 ));
             }
             Some(_) => {}
@@ -293,13 +293,25 @@ fn unit_reasons(unit: &Unit, scenario: &Scenario, reasons: &mut Vec<String>) {
         } else if device.state != wanted {
             reasons.push(format!("{id}: state is {}, not {wanted}", device.state));
         }
-        let wanted = match scenario.mode {
-            Mode::Scalable(pgtt) => pgtt as u64,
-            Mode::Legacy => 0,
-        };
+        let wanted = scenario.mode.pgtt();
         if device.number("pgtt") != wanted {
             let (is, wanted) = (pgtt(device.number("pgtt")), pgtt(wanted));
             reasons.push(format!("{id}: PGTT is {is}, not {wanted}"));
+        }
+        let entry = unit.entry(&device.source_id);
+        let as_wanted = match scenario.mode {
+            Mode::Legacy => entry == Some(&Entry::Legacy),
+            Mode::FirstStage(levels) => {
+                entry.is_some_and(|e| e.pgtt() == Some(1) && e.first_stage_levels() == Some(levels))
+            }
+            mode => entry.is_some_and(|e| e.pgtt() == Some(mode.pgtt())),
+        };
+        if !as_wanted {
+            let is = entry.map_or("none".to_owned(), Entry::to_string);
+            reasons.push(format!(
+                "{id}: its entry is {is}, not of {:?}",
+                scenario.mode
+            ));
         }
         match scenario.route {
             Route::Nested | Route::Parent if hwpt == 0 && errno == 0 => {
@@ -312,12 +324,19 @@ fn unit_reasons(unit: &Unit, scenario: &Scenario, reasons: &mut Vec<String>) {
             reasons.push(format!("{id}: no DMA went through the unit"));
         }
     }
+    if scenario.remapping != Remapping::Off && unit.stat("interrupts") == 0 {
+        reasons.push("the unit remapped no interrupt".to_owned());
+    }
+    if (scenario.remapping == Remapping::Wide) != (unit.irta & EIME != 0) {
+        reasons.push(format!("IRTA is {:#x}", unit.irta));
+    }
     let mut zero = |name: &str, what: &str| {
         if unit.stat(name) != 0 {
             reasons.push(format!("{what}: {}", unit.stat(name)));
         }
     };
     zero("faults", "faults");
+    zero("interrupt-faults", "interrupt requests refused");
     zero(
         "stale-uses",
         "stale uses (cached translations used after the tables had changed)",
@@ -520,6 +539,14 @@ fn write_unit(out: &mut String, outcome: &Outcome, unit: &Unit) -> std::fmt::Res
         s("walks"),
         s("faults"),
         s("stale-uses")
+    )?;
+    writeln!(
+        out,
+        "interrupts    {} remapped by the unit, {} from its cache, {} refused; {} of the guest's are remapped",
+        s("interrupts"),
+        s("interrupt-cache-hits"),
+        s("interrupt-faults"),
+        outcome.guest.interrupts
     )
 }
 
@@ -638,14 +665,14 @@ mod tests {
                 facts += &format!("disk {} {block} {sum}\n", disk.name);
             }
         }
-        facts += "done\nalive 1\n";
+        facts += "interrupts 9\ndone\nalive 1\n";
         let device = |id: &str| {
             Device::new(json!({
                 "id": id, "type": "t", "source-id": "00:01.0", "state": "nested",
                 "pgtt": 1, "hwpt": 10, "host-errno": 0, "translations": 5,
             }))
         };
-        let stats = json!({ "invalidate-calls": 3, "descriptors-by-type": [0, 1, 0, 0, 0, 2] });
+        let stats = json!({ "invalidate-calls": 3, "interrupts": 4, "descriptors-by-type": [0, 1, 0, 0, 0, 2] });
         let Value::Object(stats) = stats else {
             unreachable!()
         };
@@ -658,8 +685,10 @@ mod tests {
             unit: Ok(Unit {
                 cap: 1 << 7,
                 ecap: 1 << 43,
+                irta: 0,
                 stats,
                 devices,
+                entries: vec![("00:01.0".to_owned(), Entry::Scalable([0x41, 1, 0]))],
             }),
             earlier: Vec::new(),
             alive: true,
@@ -740,6 +769,26 @@ mod tests {
             complaint(|o| drop(unit(o).devices.remove(0))),
             "nvme0: not behind the unit"
         );
+
+        let levels = complaint(|o| {
+            o.scenario.mode = Mode::FirstStage(5);
+            for device in ["nvme0", NET] {
+                let n = unit(o).devices.iter().position(|d| d.id == device).unwrap();
+                unit(o).devices[n].source_id = "00:02.0".to_owned();
+            }
+            let five = Entry::Scalable([0x41, 1, 1 << 2]);
+            unit(o).entries.push(("00:02.0".to_owned(), five));
+        });
+        assert!(levels.starts_with("blk0: its entry is 0x0"), "{levels}");
+        assert_eq!(stat("interrupt-faults"), "interrupt requests refused: 7");
+        let none = complaint(|o| drop(unit(o).stats.remove("interrupts")));
+        assert_eq!(none, "the unit remapped no interrupt");
+        let none = complaint(|o| o.guest.interrupts = 0);
+        assert_eq!(none, "no interrupt is remapped");
+        let off = complaint(|o| o.scenario.remapping = Remapping::Off);
+        assert_eq!(off, "9 interrupts are remapped");
+        let narrow = complaint(|o| o.scenario.remapping = Remapping::Wide);
+        assert_eq!(narrow, "IRTA is 0x0");
 
         let wrong = complaint(|o| o.guest.reads[4].got = "0c".repeat(32));
         assert!(

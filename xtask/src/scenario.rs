@@ -56,20 +56,35 @@ pub enum Route {
 /// What the tables that the guest makes are to ask for.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub enum Mode {
-    /// Scalable mode, with PGTT of the PASID-table entry (VT-d 9.6) saying how.
-    Scalable(Pgtt),
-    #[expect(dead_code, reason = "the unit has no legacy mode yet")]
-    /// Legacy mode: there is no PASID-table entry.
+    /// Scalable mode, first-stage tables of this many levels.
+    FirstStage(u64),
+    /// Scalable mode, second-stage tables.
+    SecondStage,
+    /// Scalable mode, pass-through.
+    PassThrough,
+    /// Legacy mode, with tables.
     Legacy,
 }
 
-/// PASID Granular Translation Type.
+impl Mode {
+    /// PGTT of the PASID-table entry (VT-d 9.6), or what a legacy context entry corresponds to.
+    pub fn pgtt(self) -> u64 {
+        match self {
+            Self::FirstStage(_) => 1,
+            Self::SecondStage | Self::Legacy => 2,
+            Self::PassThrough => 4,
+        }
+    }
+}
+
+/// What becomes of the devices' interrupts.
 #[derive(Clone, Copy, PartialEq, Debug)]
-pub enum Pgtt {
-    FirstStage = 1,
-    #[expect(dead_code, reason = "the unit has no second stage yet")]
-    SecondStage = 2,
-    PassThrough = 4,
+pub enum Remapping {
+    Off,
+    /// With 8-bit APIC IDs.
+    On,
+    /// With 32-bit APIC IDs: IRTA.EIME.
+    Wide,
 }
 
 /// What the run is to show.
@@ -95,8 +110,7 @@ pub struct Scenario {
     pub mode: Mode,
     /// The type of the devices' domains in the guest.
     pub domain: &'static str,
-    /// Are interrupts to be remapped?
-    pub remapping: bool,
+    pub remapping: Remapping,
     pub verdict: Verdict,
     /// Properties of `-device nested-vtd`.
     pub unit: &'static str,
@@ -117,9 +131,9 @@ impl Scenario {
         kernel: Kernel::Stock,
         then: Then::Nothing,
         route: Route::Nested,
-        mode: Mode::Scalable(Pgtt::FirstStage),
+        mode: Mode::FirstStage(4),
         domain: "DMA-FQ",
-        remapping: false,
+        remapping: Remapping::On,
         verdict: Verdict::Works,
         unit: "host=soft",
         append: "",
@@ -131,8 +145,10 @@ impl Scenario {
     /// No mapping outlives its request, so freed addresses are used again at once.
     const STRICT: Self = Self {
         name: "strict",
-        about: "the same, strict unmapping",
+        about: "the same, strict unmapping, no interrupt remapping",
         domain: "DMA",
+        remapping: Remapping::Off,
+        unit: "host=soft,intremap=off",
         append: "iommu.strict=1",
         ..Self::NESTED
     };
@@ -149,7 +165,7 @@ impl Scenario {
         name: "break-invalidation",
         about: "dropped invalidations are noticed",
         verdict: Verdict::StaleUses,
-        unit: "host=soft,x-inject=drop-invalidations",
+        unit: "host=soft,intremap=off,x-inject=drop-invalidations",
         patience: 20,
         deadline: Duration::from_secs(60),
         attempts: 1,
@@ -187,9 +203,50 @@ impl Scenario {
             name: "pass-through",
             about: "pass-through (iommu=pt) on the nesting parent",
             route: Route::Parent,
-            mode: Mode::Scalable(Pgtt::PassThrough),
+            mode: Mode::PassThrough,
             domain: "identity",
             append: "iommu=pt",
+            ..Self::NESTED
+        },
+        Self {
+            name: "five-level",
+            about: "first-stage tables of 5 levels",
+            mode: Mode::FirstStage(5),
+            unit: "host=none,aw-bits=57",
+            ..Self::DIRECT
+        },
+        // Without caching mode the driver batches its invalidations.
+        Self {
+            name: "second-stage",
+            about: "second-stage tables only, no caching mode",
+            mode: Mode::SecondStage,
+            unit: "host=none,first-stage=off,caching-mode=off",
+            ..Self::DIRECT
+        },
+        // With it, every change of a second-stage table is announced, and nothing is batched.
+        Self {
+            name: "legacy",
+            about: "legacy mode (intel_iommu=sm_off)",
+            mode: Mode::Legacy,
+            domain: "DMA",
+            unit: "host=none",
+            append: "intel_iommu=sm_off",
+            ..Self::DIRECT
+        },
+        Self {
+            name: "x2apic",
+            about: "interrupt remapping with 32-bit APIC IDs",
+            remapping: Remapping::Wide,
+            unit: "host=soft,intremap=on,eim=on",
+            ..Self::NESTED
+        },
+        Self {
+            name: "nesting-host",
+            about: "the guest is a host of nested guests: iommufd, nesting parent, nested HWPT",
+            kernel: Kernel::Lab,
+            then: Then::Nesting,
+            route: Route::Direct,
+            unit: "host=none,nest=on,intremap=on",
             ..Self::NESTED
         },
         Self::BREAK_INVALIDATION,
