@@ -253,7 +253,13 @@ impl Unit {
             // A page that cannot be read may be one to write.
             Err(refusal) if request.write && refusal.fault.reason.is_recoverable() => self
                 .leaf(context, request.address, writing)
-                .map_err(|_| refusal)?,
+                .map_err(|other| {
+                    if other.fault.reason.is_recoverable() {
+                        refusal
+                    } else {
+                        other
+                    }
+                })?,
             other => other?,
         };
         if request.write && leaf.translation.permissions.write && !leaf.dirty {

@@ -308,11 +308,14 @@ impl Unit {
     }
 }
 
-/// The answer as the requester gets it: execution is granted to those who ask.
+/// The answer as the requester gets it: execution is granted to those who ask, where
+/// they can read.
 fn told(translation: Translation, request: &Request) -> Translation {
     Translation {
         permissions: Permissions {
-            execute: translation.permissions.execute && request.execute,
+            execute: translation.permissions.execute
+                && translation.permissions.read
+                && request.execute,
             ..translation.permissions
         },
         ..translation
