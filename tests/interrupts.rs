@@ -4,6 +4,7 @@
 mod common;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Barrier, Mutex};
 
 use common::*;
 use nested_vtd::interrupt::{Message, Request};
@@ -422,4 +423,65 @@ fn no_old_interrupt_after_a_completed_invalidation() {
     let stats = guest.unit.stats();
     assert_eq!(stats.interrupt_faults, 0);
     assert!(stats.interrupt_cache_hits > 0);
+}
+
+#[test]
+fn the_vmm_forgets_before_the_wait_completes() {
+    let mut guest = booted(false);
+    let (ram, seen) = (guest.cells(), Arc::new(Mutex::new(Vec::new())));
+    let see = Arc::clone(&seen);
+    let look = move || {
+        let status = ram[(STATUS / 8) as usize].load(Ordering::SeqCst);
+        see.lock().unwrap().push(status);
+    };
+    assert!(guest.notes.on_forget.set(Box::new(look)).is_ok());
+    guest.submit(&[
+        forget(1, 0),
+        forget(2, 0),
+        wait(1),
+        wait(2),
+        FORGET_ALL,
+        wait(3),
+    ]);
+    assert_eq!(*seen.lock().unwrap(), [0, 0, 2]);
+    assert_eq!(guest.peek(STATUS), 3);
+    // Nor does the wait of another tail overtake one that is being told.
+    guest.submit(&[forget(1, 0)]);
+    guest.submit(&[wait(4)]);
+    assert_eq!(guest.peek(STATUS), 4);
+    assert_eq!(
+        guest.unit.stats().descriptors_by_type[5],
+        4,
+        "each wait once"
+    );
+}
+
+#[test]
+fn another_threads_wait_is_held_up_by_what_is_being_told() {
+    let mut guest = booted(false);
+    let (inside, go_on) = (Arc::new(Barrier::new(2)), Arc::new(Barrier::new(2)));
+    let (enter, leave) = (Arc::clone(&inside), Arc::clone(&go_on));
+    let stay = move || {
+        enter.wait();
+        leave.wait();
+    };
+    assert!(guest.notes.on_forget.set(Box::new(stay)).is_ok());
+    for (slot, [low, high]) in [forget(1, 0), wait(7)].into_iter().enumerate() {
+        guest.poke(QUEUE + slot as u64 * 32, low);
+        guest.poke(QUEUE + slot as u64 * 32 + 8, high);
+    }
+    let guest = &mut guest;
+    std::thread::scope(|scope| {
+        let unit = &guest.unit;
+        scope.spawn(move || unit.mmio_write(0x88, 4, 32).unwrap());
+        inside.wait();
+        // The other thread is in the callback: its wait may not complete here.
+        unit.mmio_write(0x88, 4, 64).unwrap();
+        assert_eq!(guest.peek(STATUS), 0);
+        assert_eq!(guest.read64(0x80), 32, "IQH is at the wait");
+        assert_eq!(ask(guest, request(1)), Err(0x22), "no lock is held");
+        go_on.wait();
+    });
+    assert_eq!(guest.peek(STATUS), 7);
+    assert_eq!(guest.read64(0x80), 64);
 }

@@ -206,7 +206,8 @@ pub struct NvtdOps {
     /// index is in the block of 2^mask entries, aligned to that number, that `index` is
     /// in. `mask` is 0 to 15. Called from nvtd_mmio_write() when the guest invalidates
     /// interrupt entries, sets another table or switches interrupt remapping, and from
-    /// nvtd_unit_reset(). A VMM that keeps answers, as for KVM's routes, gives it.
+    /// nvtd_unit_reset(). The guest is told that an invalidation is complete when this
+    /// has returned. A VMM that keeps answers, as for KVM's routes, gives it.
     pub iec_invalidate:
         Option<unsafe extern "C" fn(opaque: *mut c_void, global: u32, index: u32, mask: u32)>,
     /// Optional. A page request group of a device is answered; *response is valid

@@ -2,7 +2,7 @@
 #![expect(dead_code, reason = "each test uses a part of it")]
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use nested_vtd::event::Event;
 use nested_vtd::unit::{Config, DeviceDescription, HostKind, Unit};
@@ -26,6 +26,8 @@ pub struct Notes {
     pub on_response: Mutex<Option<OnResponse>>,
     /// What interrupt requests were remapped to and is to be forgotten.
     pub forgotten: Mutex<Vec<Option<(u16, u8)>>>,
+    /// Called when something is to be forgotten.
+    pub on_forget: OnceLock<Box<dyn Fn() + Send + Sync>>,
 }
 
 impl Vmm for Notes {
@@ -39,6 +41,9 @@ impl Vmm for Notes {
 
     fn iec_invalidate(&self, range: Option<(u16, u8)>) {
         self.forgotten.lock().unwrap().push(range);
+        if let Some(on_forget) = self.on_forget.get() {
+            on_forget();
+        }
     }
 
     fn invalidate(&self, invalidation: &Invalidation) -> Result<(), InvalidationFailure> {
