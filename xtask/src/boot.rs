@@ -20,6 +20,7 @@ use crate::qmp::Qmp;
 use crate::report;
 use crate::scenario::{Kernel, Scenario, Then};
 use crate::ui::{Context, Error, Result, Step, fail, indent, tail};
+use crate::verdict;
 use crate::workspace::Workspace;
 
 pub const USAGE: &str = "\
@@ -83,7 +84,7 @@ pub fn run_command(args: &[String]) -> Result<()> {
             let dir = RunDir::new(&cache, scenario, keep)?;
             let outcome = boot(&mut lab, scenario, &dir, trace.as_deref())?;
             print!("{}", report::text(&outcome));
-            if let Err(e) = report::judge(&outcome) {
+            if let Err(e) = verdict::judge(&outcome) {
                 println!("{}: {e}", scenario.name);
                 failed.push(scenario.name);
             }

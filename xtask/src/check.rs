@@ -10,7 +10,7 @@ use crate::qemu::source::{self, Source};
 use crate::scenario::Scenario;
 use crate::ui::{self, Error, Result, Step, fail};
 use crate::workspace::Workspace;
-use crate::{header, host, kernel, report, symbols};
+use crate::{header, host, kernel, report, symbols, verdict};
 
 pub const USAGE: &str = "\
 usage: cargo xtask check [--quick] [--only TEXT]
@@ -165,7 +165,7 @@ fn with_qemu(tally: &mut Tally, workspace: &Workspace, cache: &Cache) {
             };
             let dir = RunDir::new(cache, scenario, false)?;
             let outcome = boot::boot(lab, scenario, &dir, None)?;
-            report::judge(&outcome)
+            verdict::judge(&outcome)
                 .map_err(|e| Error::new(format!("{e}\n{}", report::text(&outcome))))
         });
     }

@@ -9,6 +9,7 @@ use crate::cache::Cache;
 use crate::report;
 use crate::scenario::Scenario;
 use crate::ui::{Context, Error, Result};
+use crate::verdict;
 use crate::workspace::Workspace;
 
 pub const USAGE: &str = "\
@@ -59,7 +60,7 @@ pub fn run(args: &[String]) -> Result<()> {
         let text = format!("{:#}\n", report::json(&outcome));
         fs::write(&file, text).context(file.display())?;
     }
-    match report::reasons(&outcome).len() {
+    match verdict::reasons(&outcome).len() {
         0 => Ok(()),
         n => Err(
             Error::new(format!("the run is not as it should be: {n} reasons above"))

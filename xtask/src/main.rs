@@ -4,6 +4,7 @@ mod archive;
 mod boot;
 mod cache;
 mod check;
+mod coverage;
 mod debian;
 mod demo;
 mod guest;
@@ -17,6 +18,7 @@ mod report;
 mod scenario;
 mod symbols;
 mod ui;
+mod verdict;
 mod workspace;
 
 use std::process::ExitCode;
@@ -29,6 +31,7 @@ usage: cargo xtask COMMAND [OPTION...]
   demo     boot a stock guest behind the unit and report what became of its tables
   check    run every test there is
   boot     run one of the guest tests
+  coverage say which lines no test runs
   qemu     build the patched QEMU; edit and refresh its patches
   kernel   build the lab kernel
   archive  build libnested_vtd.a
@@ -62,6 +65,7 @@ fn dispatch(args: &[String]) -> Result<()> {
         "demo" => demo::run(args),
         "check" => check::run(args),
         "boot" => boot::run_command(args),
+        "coverage" => coverage::run(args),
         "qemu" => qemu::run_command(args),
         "kernel" => kernel::run_command(args),
         "archive" => archive::run(args),
@@ -80,6 +84,7 @@ fn usage(command: &str) -> &'static str {
         "demo" => demo::USAGE,
         "check" => check::USAGE,
         "boot" => boot::USAGE,
+        "coverage" => coverage::USAGE,
         "qemu" => qemu::USAGE,
         "kernel" => kernel::USAGE,
         "archive" => archive::USAGE,
