@@ -217,3 +217,39 @@ fn unpacked(parent: &Path, deb: &Path) -> Result<PathBuf> {
     }
     Ok(dir)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use crate::workspace::Workspace;
+
+    use super::source;
+
+    /// Every counter of the header is among the device's, so that `qom-get` shows it.
+    #[test]
+    fn the_device_shows_every_counter() {
+        let workspace = Workspace::new();
+        let header = fs::read_to_string(workspace.path("include/nested_vtd.h")).unwrap();
+        let patches: String = source::patches(&workspace)
+            .unwrap()
+            .iter()
+            .map(|patch| fs::read_to_string(patch).unwrap())
+            .collect();
+        let (_, body) = header.split_once("typedef struct NvtdStats {").unwrap();
+        let (body, _) = body.split_once("} NvtdStats;").unwrap();
+        let counters: Vec<_> = body
+            .lines()
+            .filter_map(|line| line.trim().strip_prefix("uint64_t ")?.strip_suffix(';'))
+            .filter(|name| !name.contains('['))
+            .collect();
+        assert!(counters.len() > 20, "{counters:?}");
+        for name in counters {
+            let shown = format!("COUNTER({name})");
+            assert!(
+                patches.contains(&shown),
+                "{name} is not in nested_vtd_qom.c"
+            );
+        }
+    }
+}
