@@ -458,7 +458,7 @@ fn the_vmm_forgets_before_the_wait_completes() {
 
 #[test]
 fn another_threads_wait_is_held_up_by_what_is_being_told() {
-    let mut guest = booted(false);
+    let guest = booted(false);
     let (inside, go_on) = (Arc::new(Barrier::new(2)), Arc::new(Barrier::new(2)));
     let (enter, leave) = (Arc::clone(&inside), Arc::clone(&go_on));
     let stay = move || {
@@ -470,18 +470,24 @@ fn another_threads_wait_is_held_up_by_what_is_being_told() {
         guest.poke(QUEUE + slot as u64 * 32, low);
         guest.poke(QUEUE + slot as u64 * 32 + 8, high);
     }
-    let guest = &mut guest;
-    std::thread::scope(|scope| {
+    let guest = &guest;
+    let meanwhile = std::thread::scope(|scope| {
         let unit = &guest.unit;
         scope.spawn(move || unit.mmio_write(0x88, 4, 32).unwrap());
         inside.wait();
         // The other thread is in the callback: its wait may not complete here.
         unit.mmio_write(0x88, 4, 64).unwrap();
-        assert_eq!(guest.peek(STATUS), 0);
-        assert_eq!(guest.read64(0x80), 32, "IQH is at the wait");
-        assert_eq!(ask(guest, request(1)), Err(0x22), "no lock is held");
+        let meanwhile = (
+            guest.peek(STATUS),
+            guest.read64(0x80),
+            ask(guest, request(1)),
+        );
         go_on.wait();
+        meanwhile
     });
+    assert_eq!(meanwhile.0, 0, "the wait is held up");
+    assert_eq!(meanwhile.1, 32, "IQH is at the wait");
+    assert_eq!(meanwhile.2, Err(0x22), "no lock is held");
     assert_eq!(guest.peek(STATUS), 7);
     assert_eq!(guest.read64(0x80), 64);
 }
