@@ -65,6 +65,16 @@ static void on_iec_invalidate(void *opaque, uint32_t global, uint32_t index, uin
     reenter(g);
 }
 
+static int on_invalidate(void *opaque, const NvtdInvalidation *invalidation)
+{
+    struct guest *g = opaque;
+
+    g->orders[g->told++ % 8] = *invalidation;
+    g->told_status = (uint32_t)*guest_qword(g, g->status);
+    reenter(g);
+    return g->obey;
+}
+
 struct guest *guest_new(uint32_t host, uint32_t inject)
 {
     NvtdConfig config = { .size = sizeof(config) };
@@ -85,6 +95,7 @@ struct guest *guest_new_with(const NvtdConfig *config)
         .event = on_event,
         .iec_invalidate = on_iec_invalidate,
         .page_response = on_page_response,
+        .invalidate = on_invalidate,
     };
 
     assert_non_null(g);
@@ -101,6 +112,17 @@ struct guest *guest_new_with(const NvtdConfig *config)
     g->device = guest_add_device(g, GUEST_SID,
                                  config->host == NVTD_HOST_NONE ? 0 : NVTD_DEVICE_ASSIGNED);
     return g;
+}
+
+struct guest *guest_new_features(uint64_t features, uint32_t address_width)
+{
+    NvtdConfig config = { .size = sizeof(config) };
+
+    assert_int_equal(nvtd_config_default(&config), 0);
+    config.features = features;
+    config.address_width = address_width;
+    config.pasid_bits = features & NVTD_FEATURE_SCALABLE_MODE ? 20 : 0;
+    return guest_new_with(&config);
 }
 
 void guest_free(struct guest *g)
@@ -206,17 +228,32 @@ void guest_enable_fault_event(struct guest *g)
     write32(g, REG_FSTS, read32(g, REG_FSTS));
 }
 
-void guest_set_root(struct guest *g)
+void guest_set_root_mode(struct guest *g, uint64_t mode)
 {
     g->root = guest_page(g);
-    write64(g, REG_RTADDR, g->root | RTADDR_SMT);
+    write64(g, REG_RTADDR, g->root | mode);
     guest_command(g, CMD_SRTP, true);
     if (!CAP_ESRTPS(read64(g, REG_CAP))) {
-        guest_put(g, QI_CONTEXT_GLOBAL, 0);
-        guest_put(g, QI_PASID_GLOBAL, 0);
-        guest_put(g, QI_IOTLB_GLOBAL, 0);
-        guest_sync(g);
+        guest_flush(g);
     }
+}
+
+void guest_set_root(struct guest *g)
+{
+    guest_set_root_mode(g, RTADDR_SMT);
+}
+
+void guest_set_legacy_context(struct guest *g, uint16_t source_id, uint64_t qw0, uint64_t qw1)
+{
+    uint64_t *root = guest_qword(g, g->root + (source_id >> 8) * 16ull);
+    uint64_t *entry;
+
+    if (!(*root & PRESENT)) {
+        *root = guest_page(g) | PRESENT;
+    }
+    entry = guest_qword(g, (*root & ~0xfffull) + (source_id & 0xff) * 16ull);
+    entry[1] = qw1;
+    entry[0] = qw0;
 }
 
 void guest_set_context(struct guest *g, uint16_t source_id, uint64_t qw0, uint64_t qw1)
@@ -235,10 +272,21 @@ void guest_set_context(struct guest *g, uint16_t source_id, uint64_t qw0, uint64
     entry[0] = qw0;
 }
 
+void guest_set_context_bits(struct guest *g, uint64_t bits, uint32_t rid_pasid)
+{
+    guest_set_context(g, GUEST_SID, g->pasid_directory | bits | PRESENT, rid_pasid);
+    guest_flush(g);
+}
+
 uint64_t guest_pasid_entry(struct guest *g, uint32_t pasid)
 {
-    assert_true(pasid < 64);
-    return g->pasid_table + pasid * 64ull;
+    uint64_t *entry = guest_qword(g, g->pasid_directory + (pasid >> 6) * 8ull);
+
+    assert_true(pasid >> 6 < 512);
+    if (!(*entry & PRESENT)) {
+        *entry = guest_page(g) | PRESENT;
+    }
+    return (*entry & ~0xfffull) + (pasid & 63) * 64ull;
 }
 
 void guest_set_pasid_entry(struct guest *g, uint32_t pasid, uint64_t qw0, uint64_t qw1,
@@ -255,6 +303,24 @@ void guest_set_first_stage(struct guest *g, uint32_t pasid, uint16_t domain, uin
 {
     guest_set_pasid_entry(g, pasid, PRESENT | PASID_AW48 | PASID_PGTT(PGTT_FIRST),
                           domain | PASID_PWSNP, pml4);
+}
+
+void guest_set_stages(struct guest *g, uint32_t pasid, const struct tables *first,
+                      const struct tables *second, uint64_t bits0, uint64_t bits2)
+{
+    uint64_t qw0 = PRESENT | bits0, qw2 = bits2;
+
+    qw0 |= PASID_PGTT(first && second ? PGTT_NESTED
+                      : second        ? PGTT_SECOND
+                      : first         ? PGTT_FIRST
+                                      : PGTT_PASS);
+    if (second) {
+        qw0 |= second->root | PASID_AW(second->levels - 2);
+    }
+    if (first) {
+        qw2 |= (first->root + first->base) | PASID_FSPM(first->levels - 4);
+    }
+    guest_set_pasid_entry(g, pasid, qw0, GUEST_DID | PASID_PWSNP, qw2);
 }
 
 void guest_attach(struct guest *g, uint16_t source_id, uint32_t pdts)
@@ -278,6 +344,20 @@ void guest_boot(struct guest *g)
     guest_set_first_stage(g, 0, GUEST_DID, g->pml4);
     guest_flush_pasid(g, 0);
     guest_command(g, CMD_TE, true);
+}
+
+struct guest *guest_start(uint64_t features, uint32_t address_width, uint64_t mode)
+{
+    struct guest *g = guest_new_features(features, address_width);
+
+    guest_enable_queue(g);
+    guest_enable_fault_event(g);
+    guest_set_root_mode(g, mode);
+    if (mode == RTADDR_SMT) {
+        guest_attach(g, GUEST_SID, 2);
+    }
+    guest_command(g, CMD_TE, true);
+    return g;
 }
 
 uint64_t guest_descriptor(struct guest *g, uint32_t index)
@@ -329,48 +409,173 @@ void guest_flush_iova(struct guest *g, uint64_t iova, unsigned address_mask)
     guest_sync(g);
 }
 
-uint64_t *guest_entry(struct guest *g, uint64_t iova, unsigned level)
+void guest_flush(struct guest *g)
 {
-    uint64_t table = g->pml4;
+    guest_put(g, QI_CONTEXT_GLOBAL, 0);
+    if ((read64(g, REG_RTADDR) & RTADDR_ABORT) == RTADDR_SMT) {
+        guest_put(g, QI_PASID_GLOBAL, 0);
+    }
+    guest_put(g, QI_IOTLB_GLOBAL, 0);
+    guest_sync(g);
+}
 
-    for (unsigned at = 4;; at--) {
-        uint64_t *entry = guest_qword(g, table + (iova >> (3 + 9 * at) & 0x1ff) * 8);
+struct tables tables_new(struct guest *g, unsigned levels, uint64_t link)
+{
+    return (struct tables){ .root = guest_page(g), .levels = levels, .link = link };
+}
+
+uint64_t *tables_entry(struct guest *g, const struct tables *tables, uint64_t address,
+                       unsigned level)
+{
+    uint64_t table = tables->root;
+
+    for (unsigned at = tables->levels;; at--) {
+        uint64_t *entry = guest_qword(g, table + (address >> (3 + 9 * at) & 0x1ff) * 8);
 
         if (at == level) {
             return entry;
         }
-        if (!(*entry & FS_P)) {
-            *entry = guest_page(g) | FS_TABLE;
+        if (!(*entry & tables->link)) {
+            *entry = (guest_page(g) + tables->base) | tables->link;
         }
         assert_false(*entry & FS_PS);
-        table = *entry & 0x000ffffffffff000ull;
+        table = (*entry & 0x000ffffffffff000ull) - tables->base;
     }
+}
+
+void tables_map(struct guest *g, const struct tables *tables, uint64_t address, uint64_t to,
+                unsigned level, uint64_t bits)
+{
+    *tables_entry(g, tables, address, level) = to | bits | (level > 1 ? FS_PS : 0);
+}
+
+static struct tables own_tables(struct guest *g)
+{
+    return (struct tables){ .root = g->pml4, .levels = 4, .link = FS_TABLE };
+}
+
+uint64_t *guest_entry(struct guest *g, uint64_t iova, unsigned level)
+{
+    struct tables tables = own_tables(g);
+
+    return tables_entry(g, &tables, iova, level);
 }
 
 void guest_map(struct guest *g, uint64_t iova, uint64_t gpa, unsigned level, uint64_t bits)
 {
-    *guest_entry(g, iova, level) = gpa | bits | (level > 1 ? FS_PS : 0);
+    struct tables tables = own_tables(g);
+
+    tables_map(g, &tables, iova, gpa, level, bits);
 }
 
-NvtdTranslation guest_dma(struct guest *g, uint32_t device, uint64_t address, uint32_t flags)
+NvtdTranslation guest_ask(struct guest *g, uint32_t device, uint64_t address, uint32_t flags,
+                          uint32_t pasid)
 {
-    NvtdRequest request = { .size = sizeof(request), .address = address, .flags = flags };
+    NvtdRequest request = {
+        .size = sizeof(request), .address = address, .flags = flags, .pasid = pasid
+    };
     NvtdTranslation out = { .size = sizeof(out), .flags = 77 };
 
     assert_int_equal(nvtd_translate(g->unit, device, &request, &out), 0);
     assert_int_equal(out.size, sizeof(out));
-    assert_int_equal(out.flags, 0);
     assert_true(out.page_size >= 4096 && (out.page_size & (out.page_size - 1)) == 0);
+    if (!(flags & NVTD_REQUEST_TRANSLATION)) {
+        assert_int_equal(out.flags, 0);
+    }
     if (out.fault) {
+        assert_int_equal(out.flags & ~(uint32_t)NVTD_TRANSLATION_RECOVERABLE, 0);
         assert_int_equal(out.address, 0);
         assert_int_equal(out.page_size, 4096);
         assert_int_equal(out.permissions, 0);
-    } else {
+        return out;
+    }
+    assert_int_equal(out.flags, 0);
+    assert_int_equal((out.address ^ address) & (4096 - 1), 0);
+    if (!(flags & (NVTD_REQUEST_TRANSLATION | NVTD_REQUEST_TRANSLATED))) {
         assert_true(!(flags & NVTD_REQUEST_READ) || out.permissions & NVTD_PERMISSION_READ);
         assert_true(!(flags & NVTD_REQUEST_WRITE) || out.permissions & NVTD_PERMISSION_WRITE);
-        assert_int_equal((out.address ^ address) & (4096 - 1), 0);
+        assert_true(!(flags & NVTD_REQUEST_EXECUTE) || out.permissions & NVTD_PERMISSION_EXECUTE);
     }
     return out;
+}
+
+NvtdTranslation guest_dma(struct guest *g, uint32_t device, uint64_t address, uint32_t flags)
+{
+    return guest_ask(g, device, address, flags, 0);
+}
+
+void expect_page(struct guest *g, uint64_t address, uint32_t flags, uint32_t pasid, uint64_t gpa,
+                 uint64_t page_size, uint32_t permissions)
+{
+    NvtdTranslation out = guest_ask(g, g->device, address, flags, pasid);
+
+    assert_int_equal(out.fault, 0);
+    assert_int_equal(out.address, gpa);
+    assert_int_equal(out.page_size, page_size);
+    assert_int_equal(out.permissions, permissions);
+}
+
+void guest_clear_faults(struct guest *g)
+{
+    for (unsigned i = 0; i < CAP_NFR(read64(g, REG_CAP)); i++) {
+        write32(g, fault_register(g, i) + 12, 1u << 31);
+    }
+    write32(g, REG_FSTS, FSTS_PFO);
+    assert_int_equal(read32(g, REG_FSTS) & (FSTS_PFO | FSTS_PPF | FSTS_IQE), 0);
+}
+
+void expect_recorded(struct guest *g, uint64_t address, uint32_t flags, uint32_t pasid,
+                     uint32_t reason)
+{
+    uint64_t faults = guest_stats(g).faults, own = guest_device(g, g->device).faults;
+    bool with_pasid = flags & NVTD_REQUEST_PASID;
+    unsigned msis = g->msis;
+    NvtdTranslation out = guest_ask(g, g->device, address, flags, pasid);
+    uint64_t record, hi;
+    uint32_t status;
+
+    assert_int_equal(out.fault, reason);
+    assert_int_equal(out.flags, 0);
+    assert_int_equal(guest_stats(g).faults, faults + 1);
+    assert_int_equal(guest_device(g, g->device).faults, own + 1);
+    status = read32(g, REG_FSTS);
+    assert_int_equal(status & (FSTS_PPF | FSTS_PFO), FSTS_PPF);
+    record = fault_register(g, FSTS_FRI(status));
+    hi = read64(g, record + 8);
+    assert_true(hi & FRCD_F);
+    assert_int_equal(FRCD_REASON(hi), reason);
+    assert_int_equal(FRCD_SID(hi), GUEST_SID);
+    if (flags & NVTD_REQUEST_TRANSLATION) {
+        assert_int_equal(FRCD_AT(hi), 1);
+    } else {
+        assert_int_equal(FRCD_AT(hi), flags & NVTD_REQUEST_TRANSLATED ? 2 : 0);
+        assert_int_equal(hi & FRCD_READ, flags & NVTD_REQUEST_WRITE ? 0 : FRCD_READ);
+    }
+    assert_int_equal(hi & FRCD_PP, with_pasid ? FRCD_PP : 0);
+    assert_int_equal(FRCD_PV(hi), pasid);
+    assert_int_equal(hi & FRCD_EXE, flags & NVTD_REQUEST_EXECUTE ? FRCD_EXE : 0);
+    assert_int_equal(hi & FRCD_PRIV, flags & NVTD_REQUEST_PRIVILEGED ? FRCD_PRIV : 0);
+    assert_int_equal(read64(g, record), address & ~0xfffull);
+    /* As Linux reads it. */
+    assert_int_equal(read32(g, record + 12) >> 31, 1);
+    assert_int_equal(read32(g, record + 8) & 0xffff, GUEST_SID);
+    assert_int_equal(g->msis, msis + 1);
+    assert_int_equal(g->last_msi.address, FAULT_MSI_ADDRESS);
+    assert_int_equal(g->last_msi.data, FAULT_MSI_DATA);
+    guest_clear_faults(g);
+    assert_int_equal(read64(g, record + 8) & FRCD_F, 0);
+}
+
+void expect_recoverable(struct guest *g, uint64_t address, uint32_t flags, uint32_t pasid,
+                        uint32_t reason)
+{
+    unsigned msis = g->msis;
+    NvtdTranslation out = guest_ask(g, g->device, address, flags, pasid);
+
+    assert_int_equal(out.fault, reason);
+    assert_int_equal(out.flags, NVTD_TRANSLATION_RECOVERABLE);
+    assert_int_equal(read32(g, REG_FSTS), 0);
+    assert_int_equal(g->msis, msis);
 }
 
 void expect_address(struct guest *g, uint64_t address, uint32_t flags, uint64_t gpa)

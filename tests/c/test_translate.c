@@ -31,45 +31,9 @@ static int teardown(void **state)
     return 0;
 }
 
-/* Clears every fault record and FSTS as Linux's handler does. */
-static void clear_faults(void)
-{
-    for (unsigned i = 0; i < CAP_NFR(read64(g, REG_CAP)); i++) {
-        write32(g, fault_register(g, i) + 12, 1u << 31);
-    }
-    write32(g, REG_FSTS, FSTS_PFO);
-    assert_int_equal(read32(g, REG_FSTS) & (FSTS_PFO | FSTS_PPF | FSTS_IQE), 0);
-}
-
-/* A refused request: reason in the answer, in a fault record, in FSTS, and by MSI. */
 static void faults_everywhere(uint64_t address, uint32_t flags, uint32_t reason)
 {
-    uint64_t faults = guest_stats(g).faults, own = guest_device(g, g->device).faults;
-    unsigned msis = g->msis;
-    uint64_t record, hi;
-    uint32_t status;
-
-    expect_fault(g, address, flags, reason);
-    assert_int_equal(guest_stats(g).faults, faults + 1);
-    assert_int_equal(guest_device(g, g->device).faults, own + 1);
-    status = read32(g, REG_FSTS);
-    assert_int_equal(status & (FSTS_PPF | FSTS_PFO), FSTS_PPF);
-    record = fault_register(g, FSTS_FRI(status));
-    hi = read64(g, record + 8);
-    assert_true(hi & FRCD_F);
-    assert_int_equal(FRCD_REASON(hi), reason);
-    assert_int_equal(FRCD_SID(hi), GUEST_SID);
-    assert_int_equal(hi & FRCD_READ, flags & WRITE ? 0 : FRCD_READ);
-    assert_int_equal(hi & FRCD_PP, 0);
-    assert_int_equal(read64(g, record), address & ~0xfffull);
-    /* As Linux reads it. */
-    assert_int_equal(read32(g, record + 12) >> 31, 1);
-    assert_int_equal(read32(g, record + 8) & 0xffff, GUEST_SID);
-    assert_int_equal(g->msis, msis + 1);
-    assert_int_equal(g->last_msi.address, FAULT_MSI_ADDRESS);
-    assert_int_equal(g->last_msi.data, FAULT_MSI_DATA);
-    clear_faults();
-    assert_int_equal(read64(g, record + 8) & FRCD_F, 0);
+    expect_recorded(g, address, flags, 0, reason);
 }
 
 static void before_boot_addresses_are_physical(void **state)
@@ -464,7 +428,7 @@ static void fault_records_overflow(void **state)
     for (unsigned i = 0; i < records; i++) {
         assert_int_equal(read64(g, fault_register(g, i)), 0x100000 + i * 4096);
     }
-    clear_faults();
+    guest_clear_faults(g);
     faults_everywhere(0x1000, READ, FAULT_FS_PRESENT);
 }
 
