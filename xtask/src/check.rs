@@ -7,6 +7,7 @@ use crate::cache::{self, Cache};
 use crate::debian::Apt;
 use crate::qemu::qtest;
 use crate::qemu::source::{self, Source};
+use crate::qemu::vfio;
 use crate::scenario::Scenario;
 use crate::ui::{self, Error, Result, Step, fail};
 use crate::workspace::Workspace;
@@ -154,6 +155,9 @@ fn with_qemu(tally: &mut Tally, workspace: &Workspace, cache: &Cache) {
     }
     tally.check("lab kernel builds", |_| {
         kernel::prepare(workspace, cache, false).map(drop)
+    });
+    tally.check("vfio: a device passed on behind a second unit", |step| {
+        vfio::run(step, workspace, cache)
     });
     for scenario in Scenario::ALL {
         tally.check(&format!("guest: {}", scenario.about), |_| {

@@ -279,7 +279,7 @@ pub fn with_itself(image: &Image, dir: &Path) -> Result<Image> {
 }
 
 /// Packs the directory `root` as the kernel wants it.
-fn pack(root: &Path, initrd: &Path) -> Result<()> {
+pub fn pack(root: &Path, initrd: &Path) -> Result<()> {
     let new = initrd.with_extension("new");
     let mut find = Command::new("find")
         .args([".", "-print0"])

@@ -2,6 +2,7 @@
 
 pub mod qtest;
 pub mod source;
+pub mod vfio;
 
 use std::fs;
 use std::path::{Path, PathBuf};

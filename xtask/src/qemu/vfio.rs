@@ -1,0 +1,162 @@
+//! vfio behind `-device nested-vtd`, with a kernel: the lab kernel, in a guest whose hardware is
+//! nested-vtd, passes a device to an emulator with another nested-vtd. See tests/guest/vfio.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{self, Command};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::{PROGRAM, build, firmware};
+use crate::cache::{self, Cache};
+use crate::debian::Apt;
+use crate::guest;
+use crate::host;
+use crate::ui::{self, Context, Error, Result, Step, fail, tail};
+use crate::workspace::Workspace;
+
+/// What each DMA is to bring. A page that is not mapped keeps what it had.
+const EXPECTED: &[(&str, u64)] = &[
+    ("off", 0x1111),
+    ("tables", 0x2222),
+    ("unmapped", 0x2222),
+    ("moved", 0x4444),
+    ("pass-through", 0x5555),
+    ("tables-again", 0x6666),
+];
+
+const DEADLINE: Duration = Duration::from_secs(120);
+
+/// Runs the guest and judges what it says.
+pub fn run(step: &mut Step, workspace: &Workspace, cache: &Cache) -> Result<()> {
+    let (program, firmware, image) = {
+        let _lock = cache.lock()?;
+        host::require(cache, &[host::UNPACK, host::BUILD, host::GUEST])?;
+        let apt = Apt::open(cache, false)?;
+        let program = build(workspace, cache, &apt)?;
+        let firmware = firmware(cache, &apt)?;
+        (program, firmware, guest::lab(workspace, cache, &apt)?)
+    };
+    let dir = cache.path(format!("run/{}-vfio", process::id()));
+    cache::build_dir(&dir, |dir| {
+        let root = dir.join("root");
+        emulator(&root.join("emulator"), &program, &firmware)?;
+        guest::pack(&root, &dir.join("emulator.cpio"))?;
+        cache::remove(&root)?;
+        let mut initrd = fs::read(&image.initrd).context(image.initrd.display())?;
+        // Each archive begins at a multiple of 4 bytes.
+        initrd.resize(initrd.len().next_multiple_of(4), 0);
+        initrd.extend(fs::read(dir.join("emulator.cpio")).context("emulator.cpio")?);
+        fs::write(dir.join("initrd"), initrd).context("initrd")
+    })?;
+    let result = boot(step, &program, &firmware, &image.kernel, &dir);
+    cache::remove(&dir)?;
+    result
+}
+
+/// Fills `dir` with the emulator and all that it loads.
+fn emulator(dir: &Path, program: &Path, firmware: &Path) -> Result<()> {
+    fs::create_dir_all(dir).context(dir.display())?;
+    ui::output(
+        Command::new("strip")
+            .arg("-o")
+            .arg(dir.join(PROGRAM))
+            .arg(program),
+    )?;
+    let libraries = ui::output(Command::new("ldd").arg(program))?;
+    let libraries = libraries
+        .split_whitespace()
+        .filter(|word| word.starts_with('/'))
+        .map(PathBuf::from);
+    for file in libraries.chain(cache::list(firmware)?) {
+        let name = file.file_name().unwrap_or_default();
+        fs::copy(&file, dir.join(name)).context(file.display())?;
+    }
+    Ok(())
+}
+
+fn boot(step: &mut Step, program: &Path, firmware: &Path, kernel: &Path, dir: &Path) -> Result<()> {
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "KILL"]).arg(program);
+    command.arg("-L").arg(firmware).arg("-kernel").arg(kernel);
+    for words in [
+        "-nodefaults -display none -no-reboot -serial file:console -serial file:facts",
+        "-machine q35 -accel tcg -cpu max,la57=off -smp 2 -m 1536 -initrd initrd",
+        "-device nested-vtd -device edu,addr=4,dma_mask=0xffffffff",
+    ] {
+        command.args(words.split(' '));
+    }
+    command.args([
+        "-append",
+        "console=ttyS0 panic=-1 quiet intel_iommu=on,sm_on rdinit=/vfio",
+    ]);
+    let log = dir.join("qemu.log");
+    let errors = fs::File::create(&log).context(log.display())?;
+    let mut child = command
+        .current_dir(dir)
+        .stderr(errors)
+        .spawn()
+        .context("cannot start setpriv (package util-linux)")?;
+
+    let start = Instant::now();
+    let facts = || fs::read_to_string(dir.join("facts")).unwrap_or_default();
+    while !facts().lines().any(|line| line == "done")
+        && start.elapsed() < DEADLINE
+        && matches!(child.try_wait(), Ok(None))
+    {
+        thread::sleep(Duration::from_millis(100));
+        step.update(&format!(
+            "{} of {} DMAs",
+            facts().lines().count(),
+            EXPECTED.len()
+        ));
+    }
+    child.kill().ok();
+    child.wait().ok();
+    judge(&facts()).map_err(|e| {
+        Error::new(format!(
+            "{e}\nit said:\n{}\nits console:\n{}\nthe emulator:\n{}",
+            ui::indent(&facts()),
+            ui::indent(&tail(&dir.join("console"), 0, 15)),
+            ui::indent(&tail(&log, 0, 5)),
+        ))
+    })
+}
+
+/// Is what the guest said what each step is to bring, and nothing else?
+fn judge(facts: &str) -> Result<()> {
+    let mut said = facts.lines();
+    for (name, expected) in EXPECTED {
+        let line = said.next().unwrap_or("nothing");
+        let value = line
+            .strip_prefix(name)
+            .and_then(|rest| rest.trim().strip_prefix("0x"))
+            .and_then(|hex| u64::from_str_radix(hex, 16).ok());
+        if value != Some(*expected) {
+            return fail(format!(
+                "{name} is to be {expected:#x}, but it said {line:?}"
+            ));
+        }
+    }
+    match said.next() {
+        Some("done") => Ok(()),
+        other => fail(format!("it did not come to its end, but to {other:?}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::judge;
+
+    const GOOD: &str = "off 0x1111\ntables 0x2222\nunmapped 0x2222\nmoved 0x4444\n\
+                        pass-through 0x5555\ntables-again 0x6666\ndone\n";
+
+    #[test]
+    fn only_the_expected_answers_pass() {
+        assert!(judge(GOOD).is_ok());
+        assert!(judge(&GOOD.replace("0x4444", "0x0")).is_err());
+        assert!(judge(&GOOD.replace("done\n", "")).is_err());
+        assert!(judge(&GOOD.replace("off 0x1111\n", "")).is_err());
+        assert!(judge("").is_err());
+    }
+}
