@@ -248,3 +248,34 @@ fn many_orders_are_delivered_in_parts() {
     assert_eq!(told(&guest).len() as u64, last / 32);
     assert_eq!(guest.peek(STATUS), 7);
 }
+
+#[test]
+fn requests_with_pasid_are_told_of_theirs() {
+    let features = Config::DEFAULT.features;
+    let mut guest = Guest::with(Config {
+        features: features.with_second_stage(true),
+        pasid_bits: 8,
+        ..Config::default()
+    });
+    guest.build_tables();
+    // Requests without PASID pass through in domain 1; those of PASID 7 are in DOMAIN.
+    guest.poke(PASID_TABLE + 8, 1 | 1 << 23);
+    guest.poke(PASID_TABLE, 4 << 6 | 1);
+    guest.poke(PASID_TABLE + 7 * 64 + 16, PML4);
+    guest.poke(PASID_TABLE + 7 * 64 + 8, u64::from(DOMAIN) | 1 << 23);
+    guest.poke(PASID_TABLE + 7 * 64, 1 << 6 | 1);
+    let context = CONTEXT + u64::from(SOURCE_ID) * 32;
+    guest.poke(context, DIRECTORY | 1 << 3 | 1);
+    guest.enable();
+    guest.unit.device_notify(guest.device, UNIT).unwrap();
+    let of_pasid = |pasid: u64| [page(0x5000)[0] | pasid << 32, 0x5000];
+    let domain = [iotlb(2, DOMAIN), 0];
+    guest.submit(&[of_pasid(7), wait(2)]);
+    assert_eq!(told(&guest), [(0x5000, 0x5fff)]);
+    guest.submit(&[domain, wait(3)]);
+    assert_eq!(told(&guest), [(0, u64::MAX)]);
+    // Without PASIDE there are no such requests.
+    guest.poke(context, DIRECTORY | 1);
+    guest.submit(&[of_pasid(7), domain, wait(4)]);
+    assert_eq!(told(&guest), []);
+}

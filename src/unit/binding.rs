@@ -212,8 +212,15 @@ impl Unit {
         &self,
         source_id: u16,
     ) -> Option<core::result::Result<Translated, TableFault>> {
+        self.look_up_requester(Requester::plain(source_id))
+    }
+
+    /// How a requester is translated at present; None while translation is off.
+    pub(super) fn look_up_requester(
+        &self,
+        requester: Requester,
+    ) -> Option<core::result::Result<Translated, TableFault>> {
         let control = *self.control.read();
-        let requester = Requester::plain(source_id);
         control
             .enabled
             .then(|| lookup(&*self.memory, &self.capabilities, control.root, requester))

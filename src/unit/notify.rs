@@ -10,9 +10,10 @@ use super::outbox::{Failures, Outbox};
 use super::{Result, State};
 use crate::event::Event;
 use crate::spec::descriptors::{PageRange, PasidPages, Scope, SourceMatch};
+use crate::spec::fault::FaultReason;
 use crate::spec::registers::QueueErrorRecord;
 use crate::translate::stages::Stages;
-use crate::translate::tables::Translated;
+use crate::translate::tables::{Requester, Translated};
 use crate::vmm::{Holder, Invalidation, Pasids};
 
 /// Every address.
@@ -104,23 +105,47 @@ impl Unit {
             PasidPages::All => EVERYTHING,
             PasidPages::Range(range) => bytes(range),
         };
+        let named = |found: &Translated| found.domain_id == domain_id && found.pasid == pasid;
         self.tell(out, |device| {
-            let translated = self.look_up(device.source_id())?;
-            match translated {
-                Ok(found) if found.domain_id != domain_id || found.pasid != pasid => None,
-                _ => Some(range),
-            }
+            let plain = self.look_up(device.source_id())?;
+            let told = match &plain {
+                Ok(found) => named(found),
+                Err(_) => true,
+            };
+            (told || self.uses_pasid(device, pasid, named)).then_some(range)
         });
     }
 
-    /// The range, if the device is in the domain or nobody can tell.
+    /// Does the device make requests with this PASID, of which `named` holds or nobody
+    /// can tell?
+    fn uses_pasid(&self, device: &Device, pasid: u32, named: impl Fn(&Translated) -> bool) -> bool {
+        if !self.capabilities.ecap.pasid() {
+            return false;
+        }
+        let requester = Requester {
+            pasid: Some(pasid),
+            ..Requester::plain(device.source_id())
+        };
+        match self.look_up_requester(requester) {
+            None => false,
+            Some(Ok(found)) => named(&found),
+            Some(Err(refused)) => refused.fault.reason != FaultReason::PasidDisabled,
+        }
+    }
+
+    /// The range, if the device is in the domain or nobody can tell. Which domains its
+    /// requests with PASID are in is not looked for: they are told of every one.
     fn in_domain(
         &self,
         device: &Device,
         domain_id: u16,
         range: impl Fn(&Translated) -> (u64, u64),
     ) -> Option<(u64, u64)> {
-        match self.look_up(device.source_id())? {
+        let plain = self.look_up(device.source_id())?;
+        if self.uses_pasid(device, 0, |_| true) {
+            return Some(EVERYTHING);
+        }
+        match plain {
             Ok(found) if found.domain_id != domain_id => None,
             Ok(found) => Some(range(&found)),
             Err(_) => Some(EVERYTHING),
