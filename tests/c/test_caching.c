@@ -5,6 +5,8 @@
  */
 #include "guest.h"
 
+#include <pthread.h>
+
 #define READ NVTD_REQUEST_READ
 #define WRITE NVTD_REQUEST_WRITE
 #define PASID NVTD_REQUEST_PASID
@@ -484,6 +486,85 @@ static void others_stay_usable(void **state)
     fill(0x5000, 8, 0x300000);
 }
 
+/* RAM that is taken back takes along what was cached of the tables in it. */
+static void tables_in_ram_that_goes(void **state)
+{
+    const uint64_t gpa = 4 * GIB;
+    uint64_t *page;
+    struct tables first;
+
+    (void)state;
+    start(RTADDR_SMT);
+    page = guest_qword(g, guest_page(g));
+    first = tables_new(g, 4, FS_TABLE);
+    assert_int_equal(nvtd_ram_add(g->unit, gpa, 4096, page, 0), 0);
+    *tables_entry(g, &first, 0x5000, 2) = gpa | FS_TABLE;
+    page[5] = 0x100000 | FS_LEAF;
+    guest_set_stages(g, 0, &first, NULL, 0, 0);
+    guest_flush(g);
+    fill(0x5000, 0, 0x100000);
+    assert_int_equal(nvtd_ram_remove(g->unit, gpa, 4096), 0);
+    expect_recorded(g, 0x5000, READ, 0, FAULT_FS_ACCESS);
+}
+
+static struct hammer {
+    bool stop;
+    unsigned asked, failed;
+} hammer;
+
+static void *ask_all_the_time(void *unused)
+{
+    while (!__atomic_load_n(&hammer.stop, __ATOMIC_RELAXED)) {
+        NvtdRequest request = { .size = sizeof(request), .address = 0x5000, .flags = READ };
+        NvtdTranslation out = { .size = sizeof(out) };
+        bool good = nvtd_translate(g->unit, g->device, &request, &out) == 0 && out.fault == 0;
+
+        __atomic_fetch_add(&hammer.asked, 1, __ATOMIC_RELAXED);
+        __atomic_fetch_add(&hammer.failed, !good, __ATOMIC_RELAXED);
+    }
+    return unused;
+}
+
+/* A walk on another thread that began before an invalidation leaves nothing behind it. */
+static void while_others_ask(void **state)
+{
+    static const struct descriptor DESCRIPTORS[] = {
+        { QI_IOTLB_PAGE(GUEST_DID), 0x40700000 },
+        { QI_PIOTLB_PAGE(GUEST_DID, 0), 0x5000 },
+        { QI_PASID_PASID(GUEST_DID, 0), 0 },
+        { QI_IOTLB_GLOBAL, 0 },
+    };
+    struct tables second, first = nested(&second);
+    volatile uint64_t *leaf = tables_entry(g, &second, 0x40700000, 1);
+    pthread_t threads[2];
+
+    (void)state;
+    hammer = (struct hammer){ 0 };
+    tables_map(g, &first, 0x5000, 0x40700000, 1, FS_LEAF);
+    *leaf = 0x100000 | SS_RW;
+    for (unsigned i = 0; i < 2; i++) {
+        assert_int_equal(pthread_create(&threads[i], NULL, ask_all_the_time, NULL), 0);
+    }
+    for (uint64_t i = 0; i < 4000; i++) {
+        const uint64_t page = 0x100000 + i % 16 * 0x1000;
+        const struct descriptor *how = &DESCRIPTORS[i % COUNT(DESCRIPTORS)];
+        NvtdRequest request = { .size = sizeof(request), .address = 0x5000, .flags = READ };
+        NvtdTranslation out = { .size = sizeof(out) };
+
+        *leaf = page | SS_RW;
+        invalidate(*how);
+        if (nvtd_translate(g->unit, g->device, &request, &out) || out.address != page) {
+            __atomic_fetch_add(&hammer.failed, 1, __ATOMIC_RELAXED);
+        }
+    }
+    __atomic_store_n(&hammer.stop, true, __ATOMIC_RELAXED);
+    for (unsigned i = 0; i < 2; i++) {
+        assert_int_equal(pthread_join(threads[i], NULL), 0);
+    }
+    assert_int_equal(hammer.failed, 0);
+    assert_true(hammer.asked > 0);
+}
+
 #define TEST(test) cmocka_unit_test_teardown(test, teardown)
 
 int main(void)
@@ -500,6 +581,8 @@ int main(void)
         TEST(commands_in_registers),
         TEST(permissions),
         TEST(others_stay_usable),
+        TEST(tables_in_ram_that_goes),
+        TEST(while_others_ask),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

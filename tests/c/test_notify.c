@@ -286,6 +286,26 @@ static void orders_come_as_queued(void **state)
     assert_int_equal(g->told, 1);
 }
 
+/* More than the unit hands out at a time: still all of them before the wait. */
+static void many_orders(void **state)
+{
+    const unsigned devices = 24, descriptors = 240;
+
+    (void)state;
+    start(NVTD_NOTIFY_UNIT);
+    for (uint16_t i = 1; i < devices; i++) {
+        uint32_t device = guest_add_device(g, 0x0100 + i, 0);
+
+        assert_int_equal(nvtd_device_notify(g->unit, device, NVTD_NOTIFY_UNIT), 0);
+    }
+    for (unsigned i = 0; i < descriptors; i++) {
+        guest_put(g, QI_IOTLB_GLOBAL, 0);
+    }
+    guest_sync(g);
+    assert_int_equal(g->told, devices * descriptors);
+    assert_int_equal(g->told_status, 1);
+}
+
 /* What else changes translations. */
 static void switches_and_registers(void **state)
 {
@@ -551,6 +571,7 @@ int main(void)
         TEST(ranges_of_device_tlbs),
         TEST(each_device_for_itself),
         TEST(orders_come_as_queued),
+        TEST(many_orders),
         TEST(switches_and_registers),
         TEST(answers_inside_are_new),
         TEST(every_function_works_inside),

@@ -113,6 +113,41 @@ static void directory_and_table_faults(void **state)
     expect_recorded(g, 0x5000, READ | PASID, 3, FAULT_PASID_DIRECTORY_ACCESS);
 }
 
+/* FPD of an entry silences what is found in it or behind it, and nothing before it. */
+static void faults_disabled(void **state)
+{
+    const uint32_t read = READ | PASID;
+    uint64_t *directory;
+    struct tables tables;
+
+    (void)state;
+    start(FEATURES_ALL);
+    guest_set_context_bits(g, CONTEXT_PASIDE | CONTEXT_PDTS(2), 0);
+    tables = give(3, 0x100000, FS_LEAF, 0);
+    directory = guest_qword(g, g->pasid_directory);
+    for (unsigned where = 0; where < 3; where++) {
+        bool in_context = where == 2;
+
+        guest_set_context_bits(
+            g, CONTEXT_PASIDE | CONTEXT_PDTS(2) | (in_context ? CONTEXT_FPD : 0), 0);
+        *directory = where == 1 ? *directory | PASID_FPD : *directory & ~PASID_FPD;
+        guest_set_stages(g, 3, &tables, NULL, where == 0 ? PASID_FPD : 0, 0);
+        guest_flush(g);
+        expect_page(g, 0x5000, read, 3, 0x100000, 4096, MAY_READ | MAY_WRITE);
+        assert_int_equal(guest_ask(g, g->device, 0x6000, read, 3).fault, FAULT_FS_PRESENT);
+        assert_int_equal(guest_ask(g, g->device, 0x5000, read | EXECUTE, 3).fault,
+                         FAULT_EXECUTE_DISABLED);
+        assert_int_equal(read32(g, REG_FSTS), 0);
+        if (in_context) {
+            assert_int_equal(guest_ask(g, g->device, 0x5000, read | TRANSLATION, 3).fault,
+                             FAULT_NO_DEVICE_TLB);
+            assert_int_equal(read32(g, REG_FSTS), 0);
+        } else {
+            expect_recorded(g, 0x5000, read | TRANSLATION, 3, FAULT_NO_DEVICE_TLB);
+        }
+    }
+}
+
 static void pasids_must_be_enabled(void **state)
 {
     (void)state;
@@ -335,6 +370,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(each_pasid_has_its_tables),
         TEST(directory_and_table_faults),
+        TEST(faults_disabled),
         TEST(pasids_must_be_enabled),
         TEST(the_directory_has_a_size),
         TEST(rid_pasid_names_the_entry_of_other_requests),

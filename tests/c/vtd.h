@@ -180,6 +180,7 @@
 /* Scalable-mode context entry, PASID directory and table entry (VT-d 9.4 to 9.6). */
 #define PRESENT 1ull
 #define CONTEXT_PDTS(pdts) ((uint64_t)(pdts) << 9)
+#define CONTEXT_FPD (1ull << 1)
 #define CONTEXT_DTE (1ull << 2)
 #define CONTEXT_PASIDE (1ull << 3)
 #define CONTEXT_PRE (1ull << 4)
