@@ -16,12 +16,13 @@ use crate::workspace::Workspace;
 /// nested-vtd in place of intel-iommu.
 pub const THEIRS: &str = "intel-iommu-test";
 
-/// The device's own test, which the patches add.
-pub const OURS: &str = "nested-vtd-test";
+/// The device's own tests, which the patches add.
+pub const OURS: [&str; 2] = ["nested-vtd-test", "nested-vtd-notify-test"];
 
 /// The test programs, as ninja's targets.
-pub(super) fn targets() -> [String; 2] {
-    [THEIRS, OURS].map(|test| format!("tests/qtest/{test}"))
+pub(super) fn targets() -> [String; 3] {
+    let [device, notify] = OURS;
+    [THEIRS, device, notify].map(|test| format!("tests/qtest/{test}"))
 }
 
 /// Runs one of the programs with what they need built before.
