@@ -525,35 +525,52 @@ static void *ask_all_the_time(void *unused)
     return unused;
 }
 
-/* A walk on another thread that began before an invalidation leaves nothing behind it. */
+/* A walk on another thread that began before an invalidation leaves nothing behind it. What changes
+ * is what the walk reads first: the PASID entry, or the topmost table. */
 static void while_others_ask(void **state)
 {
     static const struct descriptor DESCRIPTORS[] = {
-        { QI_IOTLB_PAGE(GUEST_DID), 0x40700000 },
-        { QI_PIOTLB_PAGE(GUEST_DID, 0), 0x5000 },
         { QI_PASID_PASID(GUEST_DID, 0), 0 },
+        { QI_PIOTLB_PAGE(GUEST_DID, 0), 0x5000 },
+        { QI_PIOTLB_PASID(GUEST_DID, 0), 0 },
         { QI_IOTLB_GLOBAL, 0 },
     };
-    struct tables second, first = nested(&second);
-    volatile uint64_t *leaf = tables_entry(g, &second, 0x40700000, 1);
+    struct tables second, tables[2] = { nested(&second) };
+    volatile uint64_t *pointer, *top;
+    uint64_t tops[2];
     pthread_t threads[2];
 
     (void)state;
     hammer = (struct hammer){ 0 };
-    tables_map(g, &first, 0x5000, 0x40700000, 1, FS_LEAF);
-    *leaf = 0x100000 | SS_RW;
+    tables[1] = tables_new(g, 4, FS_TABLE);
+    for (unsigned i = 0; i < 2; i++) {
+        tables_map(g, &tables[i], 0x5000, 0x40000000 + i * 0x1000, 1, FS_LEAF);
+        tables_map(g, &second, 0x40000000 + i * 0x1000, 0x100000 + i * 0x1000, 1, SS_RW);
+        tops[i] = *tables_entry(g, &tables[i], 0x5000, 4);
+    }
+    pointer = guest_qword(g, guest_pasid_entry(g, 0) + 16);
+    top = tables_entry(g, &tables[0], 0x5000, 4);
     for (unsigned i = 0; i < 2; i++) {
         assert_int_equal(pthread_create(&threads[i], NULL, ask_all_the_time, NULL), 0);
     }
-    for (uint64_t i = 0; i < 4000; i++) {
-        const uint64_t page = 0x100000 + i % 16 * 0x1000;
-        const struct descriptor *how = &DESCRIPTORS[i % COUNT(DESCRIPTORS)];
+    for (unsigned i = 0; i < 20000; i++) {
+        const struct descriptor *how = &DESCRIPTORS[i / 2 % COUNT(DESCRIPTORS)];
+        const unsigned which = i % 2 ? 0 : 1;
         NvtdRequest request = { .size = sizeof(request), .address = 0x5000, .flags = READ };
         NvtdTranslation out = { .size = sizeof(out) };
 
-        *leaf = page | SS_RW;
+        /* Once to have the others walk, and while they do, after a change. */
         invalidate(*how);
-        if (nvtd_translate(g->unit, g->device, &request, &out) || out.address != page) {
+        for (volatile unsigned pause = i % 97 * 4; pause; pause--) {
+        }
+        if (how == DESCRIPTORS) {
+            *pointer = tables[which].root;
+        } else {
+            *top = tops[which];
+        }
+        invalidate(*how);
+        if (nvtd_translate(g->unit, g->device, &request, &out) ||
+            out.address != 0x100000 + which * 0x1000) {
             __atomic_fetch_add(&hammer.failed, 1, __ATOMIC_RELAXED);
         }
     }
