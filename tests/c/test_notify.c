@@ -198,6 +198,31 @@ static void ranges_in_legacy_mode(void **state)
     tells(QI_CONTEXT_DOMAIN(GUEST_DID), 0, ALL);
 }
 
+/* Answers to requests with PASID are kept, too, whatever the tables of those without. */
+static void ranges_of_a_pasid(void **state)
+{
+    struct tables first;
+
+    (void)state;
+    start(NVTD_NOTIFY_UNIT);
+    guest_set_context_bits(g, CONTEXT_PASIDE | CONTEXT_PDTS(2), 0);
+    guest_set_pasid_entry(g, 0, PRESENT | PASID_PGTT(PGTT_PASS), GUEST_DID + 1, 0);
+    first = tables_new(g, 4, FS_TABLE);
+    tables_map(g, &first, 0x5000, 0x100000, 1, FS_LEAF);
+    guest_set_stages(g, 7, &first, NULL, 0, 0);
+    guest_flush(g);
+    assert_int_equal(
+        guest_ask(g, g->device, 0x5000, READ | NVTD_REQUEST_PASID, 7).address, 0x100000);
+    tells(QI_PIOTLB_PAGE(GUEST_DID, 7), 0x5000, 0x5000, 0x5fff);
+    tells(QI_PIOTLB_PASID(GUEST_DID, 7), 0, ALL);
+    tells(QI_IOTLB_DOMAIN(GUEST_DID), 0, ALL);
+    tells(QI_PASID_PASID(GUEST_DID, 7), 0, ALL);
+    is_silent(QI_PIOTLB_PAGE(GUEST_DID + 1, 7), 0x5000);
+    /* The entry has gone: what was kept of it goes. */
+    guest_set_pasid_entry(g, 7, 0, 0, 0);
+    tells(QI_PIOTLB_PASID(GUEST_DID, 7), 0, ALL);
+}
+
 /* Size in the address: S, and the lowest clear bit from 12 on (VT-d 6.5.2.5, PCIe 10.3). */
 static void ranges_of_device_tlbs(void **state)
 {
@@ -568,6 +593,7 @@ int main(void)
         TEST(ranges_of_the_second_stage),
         TEST(ranges_of_the_first_stage),
         TEST(ranges_in_legacy_mode),
+        TEST(ranges_of_a_pasid),
         TEST(ranges_of_device_tlbs),
         TEST(each_device_for_itself),
         TEST(orders_come_as_queued),
