@@ -263,7 +263,18 @@ impl Unit {
             other => other?,
         };
         if request.write && leaf.translation.permissions.write && !leaf.dirty {
-            leaf = self.leaf(context, request.address, writing)?.0;
+            leaf = match self.leaf(context, request.address, writing) {
+                Ok((marked, _)) => marked,
+                // What was cached may be older than what refuses.
+                Err(refusal) if cache_hit && refusal.fault.reason.is_recoverable() => {
+                    let stages = &context.translated.stages;
+                    match stages.translate(&*self.memory, request.address, reading) {
+                        Ok(fresh) if !fresh.translation.permissions.write => fresh,
+                        _ => return Err(refusal),
+                    }
+                }
+                Err(refusal) => return Err(refusal),
+            };
         }
         Ok(Found {
             translation: leaf.told(access.look),

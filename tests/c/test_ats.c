@@ -84,6 +84,24 @@ static void writing_is_granted_where_it_is_marked(void **state)
     assert_int_equal(read32(g, REG_FSTS), 0);
 }
 
+/* A page that has become read-only, without an invalidation yet: never one to write. */
+static void writing_that_was_permitted(void **state)
+{
+    (void)state;
+    tables_map(g, &first, 0x5000, 0x100000, 1, FS_P | FS_W | FS_U);
+    expect_page(g, 0x5000, READ, 0, 0x100000, 4096, MAY_READ);
+    *tables_entry(g, &first, 0x5000, 1) &= ~FS_W;
+    expect_page(g, 0x5000, READ | WRITE | TRANSLATION, 0, 0x100000, 4096, MAY_READ);
+    guest_flush(g);
+    expect_page(g, 0x5000, READ | WRITE | TRANSLATION, 0, 0x100000, 4096, MAY_READ);
+    assert_int_equal(*tables_entry(g, &first, 0x5000, 1) & FS_D, 0);
+    /* What is wrong with the tables is told all the same. */
+    tables_map(g, &first, 0x6000, 0x100000, 1, FS_P | FS_W | FS_U);
+    expect_page(g, 0x6000, READ, 0, 0x100000, 4096, MAY_READ);
+    *tables_entry(g, &first, 0x6000, 1) |= 1ull << 51;
+    expect_recorded(g, 0x6000, READ | WRITE | TRANSLATION, 0, FAULT_FS_RESERVED);
+}
+
 /* A page that can only be written, or not be executed, is granted as far as it goes. */
 static void what_there_is_is_granted(void **state)
 {
@@ -233,6 +251,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(the_context_entry_must_allow_it),
         TEST(writing_is_granted_where_it_is_marked),
+        TEST(writing_that_was_permitted),
         TEST(what_there_is_is_granted),
         TEST(recoverable_faults),
         TEST(nested_page_beyond_is_recoverable),
