@@ -1,16 +1,19 @@
 //! The unit against an independent model of the specification.
 //!
-//! `reference` is the model. `world` makes guests and programs of bytes, `run` runs them on both and
-//! compares after each operation, `conditions` and `faults` have a directed case for every fault, and
+//! `reference` is the model. `world` and `program` make guests and programs of bytes, `run` runs them on both and
+//! compares after each operation (`compare`; `cache` says which older answers are right), `conditions` and `faults` have a directed case for every fault, and
 //! `late` lets two threads race. docs/testing.md says how to run the long mode and how to keep a
 //! failure.
 
+mod cache;
+mod compare;
 mod conditions;
 mod coverage;
 mod faults;
 mod late;
 mod machine;
 mod others;
+mod program;
 mod reference;
 mod run;
 mod world;
@@ -21,7 +24,8 @@ use std::hash::{BuildHasher, Hasher};
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner};
 
 use coverage::Coverage;
-use world::{Op, World};
+use program::Op;
+use world::World;
 
 const WORLD_BYTES: usize = 192;
 const OP_BYTES: usize = 16;
@@ -33,10 +37,7 @@ const LONG_CASES: u32 = 1_000_000;
 
 fn decode(world: &[u8], ops: &[Vec<u8>]) -> (World, Vec<Op>) {
     let world = World::decode(world);
-    let ops = ops
-        .iter()
-        .map(|bytes| Op::decode(bytes, world.legacy))
-        .collect();
+    let ops = ops.iter().map(|bytes| Op::decode(bytes, &world)).collect();
     (world, ops)
 }
 

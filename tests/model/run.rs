@@ -5,79 +5,43 @@
 //! repeat each answer it gave since the last one that covers the page; a write may use only what was
 //! written before, or what has no dirty bit. All else must be as the tables are now.
 
+use crate::cache::Fill;
+use crate::compare::{agrees, translated};
 use crate::coverage::Coverage;
 use crate::machine::{Machine, QUEUE, Record, SOURCE_IDS, STATUS, Said, Setup};
+use crate::program::{Change, How, Op};
 use crate::reference::lookup::{self, Stages, table_mode};
 use crate::reference::queue::{self, Command};
-use crate::reference::walk::{Page, in_interrupt_range, walk};
+use crate::reference::walk::{in_interrupt_range, walk};
 use crate::reference::{
     Context, Kind, Outcome, Paging, Refusal, Request, Update, bit, field, mask, recoverable,
 };
-use crate::world::{Change, How, Op, PASIDS, ROOT, World};
+use crate::world::{PASIDS, ROOT, World};
 
 /// How far back an answer may reach, for all devices and PASIDs.
 #[derive(Clone, Default)]
-struct Since {
-    contexts: [usize; 2],
-    pasids: Vec<[usize; 2]>,
-}
-
-/// A translation that the unit gave and may have kept.
-#[derive(Debug, Clone)]
-struct Fill {
-    device: usize,
-    domain: u16,
-    pasid: Option<u32>,
-    kind: FillKind,
-    /// The page, and what is to be added to an address in it.
-    base: u64,
-    size: u64,
-    offset: u64,
-    /// What the tables permitted.
-    read: bool,
-    write: bool,
-    execute: bool,
-    privileged: bool,
-    /// Usable for writes: the dirty bits are set, or there are none.
-    dirty: bool,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum FillKind {
-    PassThrough,
-    First,
-    Second,
-    Nested,
-}
-
-impl FillKind {
-    fn of(stages: &Stages) -> Self {
-        match stages {
-            Stages::PassThrough { .. } => Self::PassThrough,
-            Stages::First(_) => Self::First,
-            Stages::Second(_) => Self::Second,
-            Stages::Nested(..) => Self::Nested,
-        }
-    }
+pub struct Since {
+    pub contexts: [usize; 2],
+    pub pasids: Vec<[usize; 2]>,
 }
 
 /// One answer that the unit may give.
 #[derive(Debug, Clone)]
-struct Candidate {
-    paging: Option<Paging>,
-    outcome: Outcome,
+pub struct Candidate {
+    pub paging: Option<Paging>,
+    pub outcome: Outcome,
 }
 
 pub struct Run<'a> {
-    machine: Machine,
+    pub machine: Machine,
     coverage: &'a mut Coverage,
     initial: Vec<(u64, u64)>,
-    root: u64,
+    pub root: u64,
     translating: bool,
-    since: Since,
+    pub since: Since,
     /// Moments at which configuration tables may have changed.
     breaks: Vec<usize>,
-    fills: Vec<Fill>,
+    pub fills: Vec<Fill>,
 }
 
 /// Set up a guest and run its program.
@@ -223,7 +187,7 @@ impl<'a> Run<'a> {
 
     /// Context entries that the unit may use. Entries that are wrong are cached in caching mode
     /// only (6.1).
-    fn contexts(&self, device: usize, since: usize) -> Vec<Result<Context, Refusal>> {
+    pub fn contexts(&self, device: usize, since: usize) -> Vec<Result<Context, Refusal>> {
         let machine = &self.machine;
         let now = machine.memory.version();
         let mut contexts = Vec::new();
@@ -240,7 +204,7 @@ impl<'a> Run<'a> {
     }
 
     /// The same of PASID entries, found through any of the contexts.
-    fn pagings(
+    pub fn pagings(
         &self,
         device: usize,
         context: &Context,
@@ -382,7 +346,7 @@ impl<'a> Run<'a> {
         self.check_record(device, request, &said, record, &agreeing)?;
         self.check_updates(&candidates, &agreeing, repeated, &said)?;
         self.note(request, &said, &agreeing, repeated);
-        self.remember(device, request, &said, &agreeing);
+        self.remember(device, request, &said, &candidates);
         Ok(Some(said))
     }
 
@@ -553,139 +517,6 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// The unit may keep what it answered.
-    fn remember(&mut self, device: usize, request: &Request, said: &Said, agreeing: &[&Candidate]) {
-        let Said::Page { address, size, .. } = *said else {
-            return;
-        };
-        for candidate in agreeing {
-            let (Some(paging), Outcome::Page(page)) = (&candidate.paging, &candidate.outcome)
-            else {
-                continue;
-            };
-            self.fills.push(Fill {
-                device,
-                domain: paging.domain,
-                pasid: paging.pasid,
-                kind: FillKind::of(&paging.stages),
-                base: request.address & !(size - 1),
-                size,
-                offset: address.wrapping_sub(request.address),
-                read: page.read,
-                write: page.write,
-                execute: page.execute,
-                privileged: request.privileged && request.pasid.is_some(),
-                dirty: !page.tracks_dirty || (request.write && page.write) || page.dirty,
-            });
-        }
-    }
-
-    /// All that is cached of this is gone.
-    fn covered(&mut self, command: Command) {
-        let now = self.machine.memory.version();
-        match command {
-            Command::Contexts => self.since.contexts = [now; 2],
-            Command::DomainContexts { domain } => {
-                // In scalable mode context entries have no domain, and none need go.
-                for device in 0..2 {
-                    if table_mode(self.root) == 0 && self.all_of_domain(device, domain) {
-                        self.since.contexts[device] = now;
-                    }
-                }
-            }
-            Command::DeviceContexts {
-                domain,
-                source_id,
-                ignored,
-            } => {
-                for (device, &id) in SOURCE_IDS.iter().enumerate() {
-                    let scalable = table_mode(self.root) == 1;
-                    if id & !ignored == source_id & !ignored
-                        && (scalable || self.all_of_domain(device, domain))
-                    {
-                        self.since.contexts[device] = now;
-                    }
-                }
-            }
-            Command::Pasids => {
-                for since in &mut self.since.pasids {
-                    *since = [now; 2];
-                }
-            }
-            Command::DomainPasids { domain } => {
-                for pasid in PASIDS {
-                    self.pasid_covered(domain, pasid);
-                }
-            }
-            Command::Pasid { domain, pasid } => self.pasid_covered(domain, pasid),
-            Command::Translations => self.fills.clear(),
-            Command::DomainTranslations { domain } => {
-                self.fills.retain(|fill| fill.domain != domain);
-            }
-            Command::Pages {
-                domain,
-                address,
-                order,
-            } => self.fills.retain(|fill| {
-                // 6.5.2.3: the address is one of the second stage, so all nested translations of
-                // the domain go; those of the first stage alone need not.
-                fill.domain != domain
-                    || match fill.kind {
-                        FillKind::Second => !fill.overlaps(address, order),
-                        FillKind::Nested => false,
-                        FillKind::First | FillKind::PassThrough => true,
-                    }
-            }),
-            Command::PasidTranslations { domain, pasid } => self.fills.retain(|fill| {
-                fill.domain != domain || fill.pasid != Some(pasid) || fill.kind == FillKind::Second
-            }),
-            Command::PasidPages {
-                domain,
-                pasid,
-                address,
-                order,
-            } => self.fills.retain(|fill| {
-                fill.domain != domain
-                    || fill.pasid != Some(pasid)
-                    || fill.kind == FillKind::Second
-                    || !fill.overlaps(address, order)
-            }),
-            Command::Other | Command::Wait { .. } => {}
-        }
-    }
-
-    /// Do all contexts that the unit may have of a device belong to the domain?
-    fn all_of_domain(&self, device: usize, wanted: u16) -> bool {
-        let contexts = self.contexts(device, self.since.contexts[device]);
-        contexts.iter().all(|context| match context {
-            Ok(Context::Legacy { domain, .. }) => *domain == wanted,
-            _ => false,
-        })
-    }
-
-    fn pasid_covered(&mut self, domain: u16, pasid: u32) {
-        if table_mode(self.root) != 1 {
-            return;
-        }
-        let Some(index) = PASIDS.iter().position(|&known| known == pasid) else {
-            return;
-        };
-        for device in 0..2 {
-            let now = self.machine.memory.version();
-            let contexts = self.contexts(device, self.since.contexts[device]);
-            let all = contexts.iter().all(|context| match context {
-                Ok(context @ Context::Scalable { .. }) => self
-                    .pagings(device, context, pasid)
-                    .iter()
-                    .all(|paging| matches!(paging, Ok(paging) if paging.domain == domain)),
-                _ => false,
-            });
-            if all {
-                self.since.pasids[index][device] = now;
-            }
-        }
-    }
-
     /// Descriptors, with or without a wait behind them. Only what a wait follows is sure to be
     /// done.
     fn invalidate(&mut self, descriptors: &[[u64; 4]], wait: bool) -> Result<(), String> {
@@ -809,163 +640,5 @@ impl<'a> Run<'a> {
             },
         });
         Ok(())
-    }
-}
-
-/// 4.2.4: a translated request carries its result, and nothing is looked up for it beyond the context
-/// entry. It may not carry an address of the interrupt range (3.14), nor one beyond the host's.
-fn translated(context: &Context, request: &Request, width: u32) -> Candidate {
-    let (legacy, quiet) = match *context {
-        Context::Legacy { quiet, .. } => (true, quiet),
-        Context::Scalable { quiet, .. } => (false, quiet),
-    };
-    let outcome = if in_interrupt_range(request.address) {
-        let code = if legacy { 0x0e } else { 0x87 };
-        Outcome::Refused(Refusal::new(code, quiet), Vec::new())
-    } else if request.address & mask(63, width) != 0 {
-        let code = if legacy { 0x04 } else { 0x83 };
-        Outcome::Refused(Refusal::new(code, quiet), Vec::new())
-    } else {
-        Outcome::Page(Page {
-            address: request.address,
-            size: None,
-            read: true,
-            write: true,
-            execute: true,
-            global: false,
-            tracks_dirty: false,
-            dirty: false,
-            updates: Vec::new(),
-        })
-    };
-    Candidate {
-        paging: None,
-        outcome,
-    }
-}
-
-/// The largest page that neither reaches into the interrupt range nor is reached from there: whoever
-/// keeps the answer may use it for the whole page.
-fn page_beside_interrupts(size: u64, input: u64, result: u64) -> u64 {
-    let touches = |address: u64, size: u64| {
-        let base = address & !(size - 1);
-        base <= 0xfeef_ffff && base + (size - 1) >= 0xfee0_0000
-    };
-    [1 << 30, 1 << 21]
-        .into_iter()
-        .filter(|&candidate| candidate <= size)
-        .find(|&candidate| !touches(input, candidate) && !touches(result, candidate))
-        .unwrap_or(0x1000)
-}
-
-/// Is what the unit said this outcome? If not, why?
-fn agrees(outcome: &Outcome, request: &Request, said: &Said) -> Result<(), &'static str> {
-    let check = |condition: bool, why| if condition { Ok(()) } else { Err(why) };
-    match (outcome, *said) {
-        (
-            Outcome::Refused(refusal, _),
-            Said::Refused {
-                code,
-                recoverable: answered,
-            },
-        ) => {
-            check(refusal.codes.contains(&code), "another code")?;
-            let expected = request.kind == Kind::Translation && recoverable(code);
-            check(answered == expected, "recoverable or not")
-        }
-        (
-            Outcome::Page(page),
-            Said::Page {
-                address,
-                size,
-                read,
-                write,
-                execute,
-                ..
-            },
-        ) => {
-            check(address == page.address, "another address")?;
-            check(size.is_power_of_two() && size >= 0x1000, "no page size")?;
-            if let Some(expected) = page.size {
-                let expected = page_beside_interrupts(expected, request.address, page.address);
-                check(size == expected, "another page size")?;
-            }
-            // No more than the tables permit, and writing only with the dirty bits set.
-            check(!read || page.read, "may not be read")?;
-            let writes = page.write && (!page.tracks_dirty || page.dirty || request.write);
-            check(!write || writes, "may not be written")?;
-            check(
-                !execute || page.execute || !page.read,
-                "may not be executed",
-            )?;
-            // And what was asked for; of a translation request, what there is of it.
-            check(!request.read || read || !page.read, "may be read")?;
-            check(!request.write || write || !page.write, "may be written")?;
-            check(
-                !request.execute || execute || !page.execute,
-                "may be executed",
-            )
-        }
-        (Outcome::Page(_), _) => Err("is refused"),
-        (Outcome::Refused(..), _) => Err("is not refused"),
-    }
-}
-
-impl Fill {
-    fn overlaps(&self, address: u64, order: u32) -> bool {
-        let bits = 12 + order;
-        if bits >= 64 {
-            return true;
-        }
-        let first = address >> bits << bits;
-        let last = first | mask(bits - 1, 0);
-        self.base <= last && first <= self.base + (self.size - 1)
-    }
-
-    /// May the unit use it for this request?
-    fn serves(&self, device: usize, request: &Request, candidates: &[Candidate]) -> bool {
-        let reachable = candidates.iter().any(|candidate| {
-            candidate.paging.as_ref().is_some_and(|paging| {
-                paging.pasid == self.pasid
-                    && paging.domain == self.domain
-                    && (paging.pasid.is_some() || device == self.device)
-            })
-        });
-        let permitted = if request.kind == Kind::Translation {
-            // It gets what there is.
-            (self.read || (request.write && self.write))
-                && (!request.write || !self.write || self.dirty)
-        } else {
-            (!request.read || self.read)
-                && (!request.write || (self.write && self.dirty))
-                && (!(request.execute && request.pasid.is_some()) || self.execute)
-        };
-        reachable
-            && permitted
-            && request.address & !(self.size - 1) == self.base
-            && (request.privileged && request.pasid.is_some()) == self.privileged
-    }
-
-    /// Is this what the unit said?
-    fn is(&self, request: &Request, said: &Said) -> bool {
-        let Said::Page {
-            address,
-            size,
-            read,
-            write,
-            execute,
-            ..
-        } = *said
-        else {
-            return false;
-        };
-        size == self.size
-            && address == request.address.wrapping_add(self.offset)
-            && (!read || self.read)
-            && (!write || (self.write && self.dirty))
-            && (!execute || self.execute)
-            && (!request.read || read || !self.read)
-            && (!request.write || write || !self.write)
-            && (!request.execute || execute || !self.execute)
     }
 }

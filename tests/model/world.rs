@@ -1,12 +1,12 @@
-//! Guests made from bytes: tables that mostly make sense, and programs of operations. Every byte 0
-//! is the plainest choice, so that proptest shrinks towards a plain guest.
+//! Guests made of bytes: tables that mostly make sense. Every byte 0 is the plainest choice, so that proptest shrinks towards a plain guest.
 
 use std::fmt;
 
 use nested_vtd::unit::Features;
 
 use crate::machine::{SOURCE_IDS, Setup};
-use crate::reference::{Kind, Request, field, mask};
+use crate::program::{Change, change};
+use crate::reference::{field, mask};
 
 pub const ROOT: u64 = 1 << 12;
 pub const CONTEXTS: [u64; 2] = [2 << 12, 3 << 12];
@@ -73,7 +73,7 @@ impl<'a> Choices<'a> {
         Self { bytes }
     }
 
-    fn byte(&mut self) -> u8 {
+    pub fn byte(&mut self) -> u8 {
         let Some((&first, rest)) = self.bytes.split_first() else {
             return 0;
         };
@@ -82,11 +82,11 @@ impl<'a> Choices<'a> {
     }
 
     /// True in so many of a hundred cases.
-    fn chance(&mut self, percent: u32) -> bool {
+    pub fn chance(&mut self, percent: u32) -> bool {
         u32::from(self.byte()) * 100 >= (100 - percent) * 256
     }
 
-    fn pick<T: Copy>(&mut self, options: &[T]) -> T {
+    pub fn pick<T: Copy>(&mut self, options: &[T]) -> T {
         options[usize::from(self.byte()) % options.len()]
     }
 }
@@ -97,6 +97,83 @@ pub struct World {
     pub legacy: bool,
     pub memory: Vec<(u64, u64)>,
     pub changes: Vec<Change>,
+    pub focus: Focus,
+}
+
+/// The page that much of the program is about.
+#[derive(Debug)]
+pub struct Focus {
+    pub device: usize,
+    pub pasid: Option<u32>,
+    pub address: u64,
+    pub domain: u16,
+    /// Entries on the way to it.
+    pub entries: Vec<u64>,
+}
+
+impl Focus {
+    fn choose(choices: &mut Choices<'_>, legacy: bool, memory: &[(u64, u64)]) -> Self {
+        let peek = |address| {
+            let last = memory.iter().rev().find(|(at, _)| *at == address);
+            last.map_or(0, |&(_, value)| value)
+        };
+        let device = usize::from(choices.chance(30));
+        let pasid = choices.pick(&[None, Some(1), Some(5), Some(0)]);
+        let pasid = pasid.filter(|_| !legacy);
+        let page = u64::from(choices.byte() % 8);
+        let region = u64::from(choices.pick(&[0, 0, 0, 1, 0, 2, 0, 3_u8]));
+        let address = page << 12 | region << 21;
+        let index = |level: u32| address >> (3 + 9 * level) & 0x1ff;
+        let (entry, stages, domain) = if legacy {
+            let entry = context_entry(device, true);
+            (entry, [0, peek(entry)], field(peek(entry + 8), 23, 8))
+        } else {
+            let entry = pasid_entry(pasid.unwrap_or(0));
+            let first = peek(entry + 16) & mask(63, 12);
+            (entry, [first, peek(entry)], field(peek(entry + 8), 15, 0))
+        };
+        let mut entries = vec![entry, entry + if legacy { 8 } else { 16 }];
+        // Which sets the entry names, if any.
+        let within = |pointer: u64, sets: [u64; 2]| {
+            let pointer = if pointer >= SHIFT + (8 << 12) {
+                pointer - SHIFT
+            } else {
+                pointer
+            };
+            sets.into_iter()
+                .find(|set| (0..5 << 12).contains(&(pointer & mask(63, 12)).wrapping_sub(*set)))
+        };
+        let first = within(stages[0], FIRST_SETS);
+        let second = within(stages[1], SECOND_SETS);
+        if let Some(set) = first {
+            for level in [1, 1, 1, 2, 2, 3, 4] {
+                entries.push(table(set, level) + index(level) * 8);
+            }
+        }
+        match (first, second) {
+            (None, Some(set)) => {
+                for level in [1, 1, 1, 2, 2, 3, 4] {
+                    entries.push(table(set, level) + index(level) * 8);
+                }
+            }
+            (Some(first), Some(second)) => {
+                // Those of the page, of the tables, and above.
+                let leaf = field(peek(first + page * 8), 51, 12);
+                for page in [leaf, leaf, leaf, first >> 12, (first >> 12) + 1] {
+                    entries.push(second + page % 64 * 8);
+                }
+                entries.extend([table(second, 2), table(second, 3)]);
+            }
+            _ => {}
+        }
+        Self {
+            device,
+            pasid,
+            address,
+            domain: domain as u16,
+            entries,
+        }
+    }
 }
 
 impl fmt::Debug for World {
@@ -109,25 +186,8 @@ impl fmt::Debug for World {
                 writeln!(f, "  {address:#x}: {value:#x}")?;
             }
         }
-        write!(f, "  {:x?}", self.changes)
+        write!(f, "  {:x?}\n  {:x?}", self.changes, self.focus)
     }
-}
-
-/// A change of a qword of the tables.
-#[derive(Debug, Clone, Copy)]
-pub struct Change {
-    pub address: u64,
-    pub how: How,
-}
-
-#[derive(Debug, Clone, Copy)]
-pub enum How {
-    Toggle(u32),
-    /// Another page in bits 51:12.
-    Page(u64),
-    Clear,
-    /// As at first.
-    Restore,
 }
 
 /// Everything there is.
@@ -454,6 +514,7 @@ impl World {
                 memory.extend([(entry, zero), (entry + 8, one), (entry + 16, two)]);
             }
         }
+        let focus = Focus::choose(choices, legacy, &memory);
         let mut changes = Vec::new();
         if choices.chance(50) {
             let count = choices.pick(&[1, 1, 2, 4]);
@@ -464,226 +525,7 @@ impl World {
             legacy,
             memory,
             changes,
-        }
-    }
-}
-
-/// A change of some entry that requests meet.
-fn change(choices: &mut Choices<'_>, legacy: bool) -> Change {
-    let set = usize::from(choices.byte() % 2);
-    let first = choices.chance(50);
-    let base = if first {
-        FIRST_SETS[set]
-    } else {
-        SECOND_SETS[set]
-    };
-    let kind = choices.byte() % 16;
-    let address = match kind {
-        // Pages.
-        0..=6 if first => base + u64::from(choices.byte() % 4) * 8,
-        0..=6 => base + (40 + u64::from(choices.byte() % 4)) * 8,
-        // Tables above.
-        7..=11 => {
-            let level = choices.pick(&[2, 3, 2, 4, 5]);
-            table(base, level) + u64::from(choices.byte() % 3) * 8
-        }
-        12 => {
-            let word = u64::from(choices.byte() % if legacy { 2 } else { 4 });
-            context_entry(set, legacy) + word * 8
-        }
-        13 => root_entry(set, legacy),
-        14 if !legacy => directory_entry(choices.pick(&PASIDS)),
-        _ if legacy => context_entry(set, legacy) + u64::from(choices.byte() % 2) * 8,
-        _ => {
-            let pasid = choices.pick(&PASIDS);
-            pasid_entry(pasid) + u64::from(choices.pick(&[0, 0, 1, 2, 2, 3, 7_u8])) * 8
-        }
-    };
-    let how = match choices.byte() % 8 {
-        0..=3 => How::Toggle(choices.pick(&[
-            0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 20, 22, 23, 24, 26, 29, 30, 38, 39, 45,
-            46, 47, 48, 51, 52, 57, 62, 63,
-        ])),
-        4 | 5 => How::Page(u64::from(choices.byte() % 48)),
-        6 => How::Clear,
-        _ => How::Restore,
-    };
-    Change { address, how }
-}
-
-/// An operation of guest or device.
-#[derive(Debug)]
-pub enum Op {
-    Request {
-        device: usize,
-        request: Request,
-    },
-    Change(Change),
-    Invalidate {
-        descriptors: Vec<[u64; 4]>,
-        wait: bool,
-    },
-    ContextCommand(u64),
-    IotlbCommand {
-        address: u64,
-        command: u64,
-    },
-    Root {
-        mode: u64,
-    },
-    Translation(bool),
-}
-
-/// An address that the tables say something about.
-fn address(choices: &mut Choices<'_>) -> u64 {
-    match choices.byte() % 32 {
-        // Beyond 48 or 57 bits, not canonical, at the edges.
-        27 => return choices.pick(&[1 << 47, 1 << 48, 1 << 56, 1 << 57, 1 << 63, 1 << 39]),
-        28 => return choices.pick(&[u64::MAX - 7, mask(63, 47), mask(63, 56)]),
-        // Through a 1 GiB page to the interrupt range and its neighbours.
-        29 | 30 => return choices.pick(&[0xbee0_1008, 0xbedf_f008, 0xbef0_0008, 0xbeef_fff8]),
-        31 => return choices.pick(&[0x20_1008, 0x2f_fff8, 0x30_0000]),
-        _ => {}
-    }
-    let mut address = u64::from(choices.byte() % 4) << 12;
-    let up = choices.byte();
-    if up >= 128 {
-        address |= u64::from(choices.byte() % 8) << 12;
-        address |= u64::from(choices.byte() % 5) << 21;
-    }
-    if up >= 192 {
-        address |= u64::from(choices.byte() % 4) << 30;
-        match choices.byte() % 8 {
-            6 => address |= 1 << 39,
-            7 => address |= mask(63, 39),
-            5 => address |= 1 << 48,
-            _ => {}
-        }
-    }
-    address | u64::from(choices.byte()) << 3
-}
-
-fn request(choices: &mut Choices<'_>, legacy: bool) -> Request {
-    let pasid = match choices.byte() % 16 {
-        _ if legacy && !choices.chance(5) => None,
-        0..=7 => None,
-        8..=14 => Some(choices.pick(&[0, 1, 5, 64, 70, 1, 5])),
-        _ => Some(choices.pick(&[2, 130, 0x3fff, 0xf_ffff])),
-    };
-    let kind = choices.pick(&[
-        Kind::Untranslated,
-        Kind::Untranslated,
-        Kind::Translation,
-        Kind::Untranslated,
-        Kind::Untranslated,
-        Kind::Translation,
-        Kind::Untranslated,
-        Kind::Translated,
-    ]);
-    let access = choices.byte() % 8;
-    let read = kind == Kind::Translation || access % 4 != 1;
-    Request {
-        address: address(choices),
-        pasid,
-        kind,
-        read,
-        write: access % 2 == 1,
-        execute: read && pasid.is_some() && choices.chance(20),
-        privileged: pasid.is_some() && choices.chance(25),
-    }
-}
-
-fn invalidations(choices: &mut Choices<'_>, legacy: bool) -> Vec<[u64; 4]> {
-    let domain = u64::from(choices.byte() % 10 + 1) << 16;
-    let pasid = u64::from(choices.pick(&PASIDS)) << 32;
-    let source = u64::from(choices.pick(&SOURCE_IDS)) << 32;
-    let page = address(choices) & mask(63, 12);
-    let order = u64::from(choices.pick(&[0, 0, 1, 2, 9, 18_u8]));
-    let all_translations = [2 | 1 << 4, 0, 0, 0];
-    let mut list = match choices.byte() % 12 {
-        // As a driver does after each change of the configuration.
-        0 | 1 => vec![
-            [1 | 1 << 4, 0, 0, 0],
-            [7 | 3 << 4, 0, 0, 0],
-            all_translations,
-        ],
-        2 => vec![
-            [7 | 1 << 4 | domain | pasid, 0, 0, 0],
-            [6 | 2 << 4 | domain | pasid, 0, 0, 0],
-        ],
-        3 | 4 => vec![[6 | 3 << 4 | domain | pasid, page | order, 0, 0]],
-        5 => vec![[
-            6 | 3 << 4 | domain | pasid,
-            page | u64::from(choices.byte() % 64),
-            0,
-            0,
-        ]],
-        6 => vec![[6 | 2 << 4 | domain | pasid, 0, 0, 0]],
-        7 | 8 => vec![[2 | 3 << 4 | domain, page | order, 0, 0]],
-        9 => vec![[2 | 2 << 4 | domain | 0b11 << 6, 0, 0, 0]],
-        10 => vec![[
-            1 | u64::from(choices.pick(&[3, 2, 3_u8])) << 4
-                | if legacy { domain } else { 0 }
-                | source
-                | u64::from(choices.byte() % 4) << 48,
-            0,
-            0,
-            0,
-        ]],
-        _ => vec![[
-            7 | u64::from(choices.pick(&[3, 0, 1_u8])) << 4 | domain | pasid,
-            0,
-            0,
-            0,
-        ]],
-    };
-    if legacy {
-        list.retain(|descriptor| field(descriptor[0], 3, 0) < 6);
-    }
-    if choices.chance(8) {
-        // A bit that may be wrong.
-        if let Some(descriptor) = list.first_mut() {
-            let number = choices.byte();
-            descriptor[usize::from(number / 64 % 4)] ^= 1 << (number % 64);
-        }
-    }
-    list
-}
-
-impl Op {
-    pub fn decode(bytes: &[u8], legacy: bool) -> Self {
-        let mut choices = Choices::new(bytes);
-        let choices = &mut choices;
-        match choices.byte() {
-            0..=149 => Self::Request {
-                device: usize::from(choices.chance(30)),
-                request: request(choices, legacy),
-            },
-            150..=189 => Self::Change(change(choices, legacy)),
-            190..=235 => Self::Invalidate {
-                descriptors: invalidations(choices, legacy),
-                wait: !choices.chance(10),
-            },
-            236..=239 => Self::ContextCommand(
-                1 << 63
-                    | u64::from(choices.pick(&[1, 2, 3_u8])) << 61
-                    | u64::from(choices.byte() % 10 + 1)
-                    | u64::from(choices.pick(&SOURCE_IDS)) << 16,
-            ),
-            240..=245 => Self::IotlbCommand {
-                address: address(choices) & mask(63, 12) | u64::from(choices.pick(&[0, 1, 9_u8])),
-                command: 1 << 63
-                    | u64::from(choices.pick(&[1, 2, 3_u8])) << 60
-                    | u64::from(choices.byte() % 10 + 1) << 32,
-            },
-            246..=251 => Self::Root {
-                mode: if choices.chance(15) {
-                    choices.pick(&[0, 1, 3])
-                } else {
-                    u64::from(!legacy)
-                },
-            },
-            _ => Self::Translation(choices.chance(60)),
+            focus,
         }
     }
 }

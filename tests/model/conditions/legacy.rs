@@ -96,7 +96,7 @@ pub fn conditions() -> Vec<Condition> {
             0x0d,
             "A translation or translated request, and the context entry has not TT=01b.",
         )
-        .qemu("Translated requests pass without a look at the context entry.")
+        .qemu("Not raised: requests have no address type.")
         .case("translation request with TT 0", Legacy, TRANSLATION, |g| {
             g.clear(g.context(), 3 << 2);
         })
@@ -122,6 +122,7 @@ pub fn conditions() -> Vec<Condition> {
             0x0c,
             "A reserved field of a second-stage entry is not 0.",
         )
+        .qemu("After permissions are checked.")
         .case("SNP without ECAP.SC", Legacy, READ, |g| {
             g.setup.features.set_snoop_control(false);
             g.set(Guest::second(1), 1 << 11);

@@ -14,7 +14,7 @@ pub fn conditions() -> Vec<Condition> {
             "RTADDR.TTM is reserved, or scalable mode without SMTS, or abort-DMA mode \
              without ADMS.",
         )
-        .qemu("31.")
+        .qemu("Not raised: 10b is taken for legacy and 11b for scalable mode.")
         .case("TTM 2", First, READ, |g| g.root = ROOT | 2 << 10)
         .case("TTM 3 without ECAP.ADMS", First, READ, |g| {
             g.setup.features.set_abort_dma(false);
@@ -36,14 +36,11 @@ pub fn conditions() -> Vec<Condition> {
             g.setup.pasid_bits = 0;
             g.root = ROOT | 1 << 10;
         }),
-        condition("RTA.2", 0x31, "A request with PASID in legacy mode.").case(
-            "PASID in legacy mode",
-            Legacy,
-            WITH_PASID,
-            |_| (),
-        ),
+        condition("RTA.2", 0x31, "A request with PASID in legacy mode.")
+            .qemu("Not raised.")
+            .case("PASID in legacy mode", Legacy, WITH_PASID, |_| ()),
         condition("RTA.4", 0x33, "Abort-DMA mode.")
-            .qemu("31; the mode is not reported.")
+            .qemu("Not reported; taken for scalable mode.")
             .case("abort-DMA mode", First, READ, |g| g.root = ROOT | 3 << 10),
         condition("SRT.1", 0x38, "The root entry cannot be read.")
             .qemu("08.")
@@ -142,7 +139,7 @@ pub fn conditions() -> Vec<Condition> {
             0x44,
             "A translation or translated request (or a page request), and DTE=0.",
         )
-        .qemu("Not checked.")
+        .qemu("Not raised: requests have no address type.")
         .case("translation request without DTE", First, TRANSLATION, |g| {
             g.clear(g.context(), 1 << 2);
         })
@@ -166,7 +163,7 @@ pub fn conditions() -> Vec<Condition> {
                 |_| (),
             ),
         condition("SCT.9", 0x48, "RID_PASID is beyond the directory (PDTS).")
-            .qemu("RID_PASID is ignored.")
+            .qemu("Not checked.")
             .case("RID_PASID beyond the directory", First, READ, |g| {
                 g.poke(g.context() + 8, 64 << 7);
             }),
@@ -203,7 +200,7 @@ pub fn conditions() -> Vec<Condition> {
             |g| g.poke(DIRECTORY, NOWHERE | 1),
         ),
         condition("SPT.2", 0x59, "The PASID entry is not present.")
-            .qemu("5B; recorded even with FPD=1.")
+            .qemu("5B if PGTT is not supported either; recorded even with FPD=1.")
             .case("PASID entry not present", First, READ, |g| {
                 g.clear(g.entry(), 1);
             }),

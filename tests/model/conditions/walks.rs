@@ -212,7 +212,7 @@ pub fn conditions() -> Vec<Condition> {
             0x7a,
             "A reserved field of a second-stage entry is not 0.",
         )
-        .qemu("0C.")
+        .qemu("0C, after permissions are checked.")
         .case("scalable bit 11 of a table's entry", Second, READ, |g| {
             g.set(Guest::second(2), 1 << 11);
         })
