@@ -138,7 +138,7 @@ impl Scenario {
         unit: "host=soft",
         append: "",
         patience: 45,
-        deadline: Duration::from_secs(150),
+        deadline: Duration::from_secs(100),
         attempts: 3,
     };
 
