@@ -254,7 +254,7 @@ fn interrupts_of_generated_entries() {
         };
         let data = match random() % 4 {
             0 => 2,
-            1 if bit(address, 3) => random() as u32 & 0x1_000f,
+            1 => random() as u32 & 0x1_000f,
             _ => 0,
         };
         let (unit, model) = guest.ask(address, data);

@@ -152,14 +152,7 @@ pub fn walk(
             page.updates = walk.updates;
             Outcome::Page(page)
         }
-        Ok(page) => {
-            let mut codes = denied;
-            if request.kind == Kind::Translation && !page.read {
-                // It gets no more than writing, for which the bits are to be set.
-                codes.push(if legacy { 0x06 } else { 0x79 });
-            }
-            refused(codes, paging.quiet, walk.updates)
-        }
+        Ok(_) => refused(denied, paging.quiet, walk.updates),
         Err(mut codes) => {
             codes.extend(denied);
             refused(codes, paging.quiet, walk.updates)
