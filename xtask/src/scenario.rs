@@ -139,7 +139,7 @@ impl Scenario {
         append: "",
         patience: 45,
         deadline: Duration::from_secs(100),
-        attempts: 3,
+        attempts: 5,
     };
 
     /// No mapping outlives its request, so freed addresses are used again at once.
