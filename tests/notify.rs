@@ -167,7 +167,10 @@ fn register_commands_complete_after_the_vmm_has_obeyed() {
     let unit: Arc<Mutex<Vec<u64>>> = Arc::default();
     let (seen, weak): (_, Weak<Unit>) = (Arc::clone(&unit), Arc::downgrade(&guest.unit));
     when_told(&guest, move || {
-        let value = weak.upgrade().unwrap().mmio_read(0x28, 8).unwrap();
+        // Nor does another access, as of another processor, complete them.
+        let unit = weak.upgrade().unwrap();
+        unit.mmio_write(0x40, 4, 0).unwrap();
+        let value = unit.mmio_read(0x28, 8).unwrap();
         seen.lock().unwrap().push(value >> 63);
         Ok(())
     });

@@ -91,6 +91,8 @@ struct State {
     hwpts: SharedHwpts,
     /// Somebody executes the queue, and may have let go of the lock to tell the VMM.
     draining: bool,
+    /// So many calls are telling the VMM what a register access ordered.
+    telling: usize,
     /// So many answers of the unit to page requests are on their way to the VMM.
     answering: usize,
 }
@@ -147,6 +149,7 @@ impl Unit {
                 registers: Registers::default(),
                 hwpts: SharedHwpts::default(),
                 draining: false,
+                telling: 0,
                 answering: 0,
             }),
             counters: Counters::default(),
@@ -157,11 +160,21 @@ impl Unit {
     /// Run `work` on the locked state, then tell the VMM what came up.
     fn with_state<T>(&self, work: impl FnOnce(&mut State, &mut Outbox) -> T) -> T {
         let mut out = Outbox::new(&*self.vmm);
-        let result = work(&mut self.state.lock(), &mut out);
+        let (result, telling) = {
+            let state = &mut self.state.lock();
+            let result = work(state, &mut out);
+            let telling = usize::from(out.has_orders());
+            state.telling = state.telling.saturating_add(telling);
+            (result, telling)
+        };
         let failures = self.deliver(out);
-        if failures != Failures::default() {
+        if telling > 0 {
             let mut out = Outbox::new(&*self.vmm);
-            self.record_failures(&mut self.state.lock(), failures, &mut out);
+            {
+                let state = &mut self.state.lock();
+                state.telling = state.telling.saturating_sub(telling);
+                self.record_failures(state, failures, &mut out);
+            }
             self.deliver(out);
         }
         result

@@ -337,8 +337,11 @@ impl Unit {
         state.registers.iotlb_command = command.with_actual_granularity(command.granularity());
     }
 
-    /// What ICC and IVT asked for is done, outside of the unit, too.
+    /// What ICC and IVT asked for is done, unless the VMM is still being told of it.
     pub(super) fn finish_commands(&self, state: &mut State) {
+        if state.telling > 0 {
+            return;
+        }
         let registers = &mut state.registers;
         registers.context_command.set_invalidate(false);
         registers.iotlb_command.set_invalidate(false);
