@@ -270,7 +270,11 @@ impl Unit {
                     let stages = &context.translated.stages;
                     match stages.translate(&*self.memory, request.address, reading) {
                         Ok(fresh) if !fresh.translation.permissions.write => fresh,
-                        _ => return Err(refusal),
+                        Ok(_) => return Err(refusal),
+                        Err(fault) => {
+                            let quiet = context.translated.fault_disable;
+                            return Err(Refusal::of(fault, quiet));
+                        }
                     }
                 }
                 Err(refusal) => return Err(refusal),

@@ -35,11 +35,11 @@ impl Outcome {
     ///
     /// A few boots of a hundred end so under TCG, more on a loaded machine, behind `-device intel-iommu` of
     /// the same QEMU as well, in legacy mode too; none of 37 did without an IOMMU, and none of 22 with the
-    /// lab kernel. A live page table of the guest then has the used ring of the virtio disk in it (entries
-    /// 0x1001 and 0x10001: a read of 4 or 64 KiB and its status), while the unit translates the ring's
-    /// address to the same page all along. The cause is not known. Every such boot is reported, as a fault
-    /// of the unit that leaves no trace would look alike; so is one in which an interrupt was refused, which
-    /// was seen once in 12 boots on a loaded machine.
+    /// lab kernel. The cause is QEMU's: `address_space_write_continue_cached` does not translate anew where a
+    /// write crosses a page, so the second half of a virtio used element (its length, 0x1001 after a read of
+    /// 4 KiB) goes to the page behind the ring's, which may be a page table. Every such boot is reported, as a
+    /// fault of the unit that leaves no trace would look alike; so is one in which an interrupt was refused,
+    /// which was seen once in 12 boots on a loaded machine.
     pub fn crash(&self) -> Option<String> {
         let unit = self.unit.as_ref().ok()?;
         const OUR_FAULT: &[&str] = &[
