@@ -1,12 +1,17 @@
 //! The host behind assigned devices: what iommufd offers a VMM.
 //!
 //! [`Host`] is the control side, with the kernel's calls and errno values.
-//! [`soft::SoftHost`] is a host inside this crate: the same calls, and behind them
+//! [`simple::SoftHost`] is a host inside this crate: the same calls, and behind them
 //! hardware that walks guest tables and caches what it walked.
 
-pub mod soft;
+#[expect(unsafe_code, reason = "system calls take addresses")]
+pub mod ioctl;
+pub mod simple;
+pub mod uapi;
 
 use crate::spec::registers::{Cap, Ecap};
+
+pub use uapi::{VTD_INV_FLAGS_LEAF, VTD_S1_EAFE, VTD_S1_SRE, VTD_S1_WPE, VtdS1, VtdS1Invalidate};
 
 /// A positive errno, as the kernel would answer.
 pub type Errno = i32;
@@ -18,54 +23,6 @@ pub struct HwptId(pub u32);
 /// ID of a device object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct HostDevice(pub u32);
-
-/// `struct iommu_hwpt_vtd_s1`: a guest's first-stage table.
-#[repr(C)]
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub struct VtdS1 {
-    /// `IOMMU_VTD_S1_*`.
-    pub flags: u64,
-    /// Guest-physical address of the topmost table.
-    pub pgtbl_addr: u64,
-    /// Width of the input address in bits: 48 or 57.
-    pub addr_width: u32,
-    /// 0.
-    pub reserved: u32,
-}
-
-/// `IOMMU_VTD_S1_SRE`: supervisor requests.
-pub const VTD_S1_SRE: u64 = 1;
-/// `IOMMU_VTD_S1_EAFE`: extended accessed flag.
-pub const VTD_S1_EAFE: u64 = 2;
-/// `IOMMU_VTD_S1_WPE`: write protection for supervisor requests.
-pub const VTD_S1_WPE: u64 = 4;
-
-/// `struct iommu_hwpt_vtd_s1_invalidate`: a range to forget.
-#[repr(C)]
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct VtdS1Invalidate {
-    /// First address, a multiple of 4096.
-    pub addr: u64,
-    /// Pages of 4 KiB; `u64::MAX` with `addr` 0 for everything.
-    pub npages: u64,
-    /// `IOMMU_VTD_INV_FLAGS_*`.
-    pub flags: u32,
-    /// 0.
-    pub reserved: u32,
-}
-
-impl VtdS1Invalidate {
-    /// The entry that forgets everything.
-    pub const ALL: Self = Self {
-        addr: 0,
-        npages: u64::MAX,
-        flags: 0,
-        reserved: 0,
-    };
-}
-
-/// `IOMMU_VTD_INV_FLAGS_LEAF`: only leaf entries changed.
-pub const VTD_INV_FLAGS_LEAF: u32 = 1;
 
 /// What `IOMMU_GET_HW_INFO` tells of the IOMMU before a device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

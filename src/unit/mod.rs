@@ -33,7 +33,7 @@ use crate::cache::contexts::ContextCache;
 use crate::cache::translations::TranslationCache;
 use crate::event::Event;
 use crate::host::Host;
-use crate::host::soft::SoftHost;
+use crate::host::simple::SoftHost;
 use crate::interrupt;
 use crate::interrupt::cache::EntryCache;
 use crate::memory::{GuestMemory, HostRam};

@@ -7,7 +7,7 @@ use super::fault_log::Refused;
 use super::outbox::Outbox;
 use crate::event::Event;
 use crate::host::HostDevice;
-use crate::host::soft::hardware::{Dma, DmaFault};
+use crate::host::simple::hardware::{Dma, DmaFault};
 use crate::spec::fault::{FaultReason, RecordedType};
 use crate::translate::tables::{Purpose, Requester, TableFault, lookup};
 use crate::translate::{Access, Diagnostic, Fault, Permissions, Translation};
