@@ -25,48 +25,9 @@ pub struct Outcome {
     pub console: String,
     /// The first complaint of the kernel about itself.
     pub complaint: Option<String>,
-    /// How earlier boots of this run ended that do not count; see `Outcome::crash`.
-    pub crashes: Vec<String>,
 }
 
 impl Outcome {
-    /// How the guest ended, if it crashed or hung although the unit has nothing to answer for: no
-    /// fault, no stale use, nothing refused.
-    ///
-    /// A few boots of a hundred end so under TCG, more on a loaded machine, behind `-device intel-iommu` of
-    /// the same QEMU as well, in legacy mode too; none of 37 did without an IOMMU, and none of 22 with the
-    /// lab kernel. The cause is QEMU's: `address_space_write_continue_cached` does not translate anew where a
-    /// write crosses a page, so the second half of a virtio used element (its length, 0x1001 after a read of
-    /// 4 KiB) goes to the page behind the ring's, which may be a page table. Every such boot is reported, as a
-    /// fault of the unit that leaves no trace would look alike; so is one in which an interrupt was refused,
-    /// which was seen once in 12 boots on a loaded machine.
-    pub fn crash(&self) -> Option<String> {
-        let unit = self.unit.as_ref().ok()?;
-        const OUR_FAULT: &[&str] = &[
-            "faults",
-            "stale-uses",
-            "queue-errors",
-            "memory-errors",
-            "invalidate-errors",
-        ];
-        // A refused HWPT is meant to give faults.
-        let expected = unit.stat("hwpt-alloc-errors") != 0;
-        if !expected && OUR_FAULT.iter().any(|name| unit.stat(name) != 0) {
-            return None;
-        }
-        let refused = unit.stat("interrupt-faults");
-        if refused != 0 {
-            return Some(format!("{refused} of its interrupt requests were refused"));
-        }
-        match &self.complaint {
-            Some(complaint) => Some(complaint.clone()),
-            None => {
-                let through = self.guest.used_all() && self.came_up_as_often_as_it_should();
-                (!expected && !through).then(|| "it hung".to_owned())
-            }
-        }
-    }
-
     pub fn came_up_as_often_as_it_should(&self) -> bool {
         self.guest.earlier.len() + 1 == self.scenario.then.boots()
     }
@@ -290,11 +251,6 @@ impl Guest {
             }
         }
         guest
-    }
-
-    /// Did it come to the end of each use of a device?
-    fn used_all(&self) -> bool {
-        self.reads.len() == DISKS.len() * 3 && self.lease.is_some()
     }
 
     /// What the nesting test said of `subject`.

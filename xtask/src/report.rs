@@ -96,12 +96,6 @@ fn write_text(out: &mut String, outcome: &Outcome) -> std::fmt::Result {
             guest.earlier.len() + 1
         )?;
     }
-    for crash in &outcome.crashes {
-        writeln!(
-            out,
-            "              booted again, as its kernel had crashed by itself: {crash}"
-        )?;
-    }
     match &outcome.unit {
         Err(e) => writeln!(out, "unit          {e}")?,
         Ok(unit) => write_unit(out, outcome, unit)?,
@@ -299,7 +293,6 @@ pub fn json(outcome: &Outcome) -> Value {
     });
     json!({
         "scenario": outcome.scenario.name,
-        "earlier-crashes": outcome.crashes,
         "passed": reasons.is_empty(),
         "reasons": reasons,
         "seconds": outcome.seconds,

@@ -120,8 +120,6 @@ pub struct Scenario {
     pub patience: u32,
     /// The limit for each time it comes up.
     pub deadline: Duration,
-    /// How often the guest may be booted, should its kernel crash by itself.
-    pub attempts: usize,
 }
 
 impl Scenario {
@@ -139,7 +137,6 @@ impl Scenario {
         append: "",
         patience: 45,
         deadline: Duration::from_secs(100),
-        attempts: 5,
     };
 
     /// No mapping outlives its request, so freed addresses are used again at once.
@@ -168,7 +165,6 @@ impl Scenario {
         unit: "host=soft,intremap=off,x-inject=drop-invalidations",
         patience: 20,
         deadline: Duration::from_secs(60),
-        attempts: 1,
         ..Self::STRICT
     };
 

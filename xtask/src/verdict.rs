@@ -74,6 +74,9 @@ pub fn reasons(outcome: &Outcome) -> Vec<String> {
     } else if !guest.done {
         reasons.push("the guest did not finish in time".to_owned());
     }
+    if let Some(complaint) = &outcome.complaint {
+        reasons.push(format!("its kernel complained: {complaint}"));
+    }
     if !outcome.came_up_as_often_as_it_should() {
         reasons.push(format!(
             "the guest came up {} times, not {}",

@@ -45,7 +45,6 @@ fn good() -> Outcome {
         alive: true,
         console: String::new(),
         complaint: None,
-        crashes: Vec::new(),
     }
 }
 
@@ -85,6 +84,8 @@ fn each_flaw_is_named() {
             unit(o).stats.insert(name.to_owned(), json!(7));
         })
     };
+    let bug = complaint(|o| o.complaint = Some("BUG: Bad page map".to_owned()));
+    assert_eq!(bug, "its kernel complained: BUG: Bad page map");
     assert_eq!(stat("faults"), "faults: 7");
     assert!(stat("stale-uses").starts_with("stale uses"));
     assert!(stat("invalidate-dropped").contains("dropped"));
