@@ -7,6 +7,7 @@ use core::ffi::c_void;
 use core::fmt::Debug;
 
 use super::Errno;
+use super::soft::Twin;
 
 /// A file descriptor.
 pub type Fd = i32;
@@ -105,5 +106,27 @@ impl System for Linux {
             Ok(_) | Err(libc::EINTR) => Ok(()),
             Err(errno) => Err(errno),
         }
+    }
+}
+
+impl System for Twin {
+    unsafe fn ioctl(&self, fd: Fd, request: u32, argument: *mut c_void) -> Result<i32, Errno> {
+        Self::ioctl(self, fd, request, argument.expose_provenance() as u64)
+    }
+
+    fn open_iommu(&self) -> Result<Fd, Errno> {
+        Ok(self.open())
+    }
+
+    fn read(&self, fd: Fd, into: &mut [u8]) -> Result<usize, Errno> {
+        Self::read(self, fd, into)
+    }
+
+    fn write(&self, fd: Fd, from: &[u8]) -> Result<usize, Errno> {
+        Self::write(self, fd, from)
+    }
+
+    fn close(&self, fd: Fd) -> Result<(), Errno> {
+        Self::close(self, fd)
     }
 }

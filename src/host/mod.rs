@@ -7,6 +7,7 @@
 #[expect(unsafe_code, reason = "system calls take addresses")]
 pub mod ioctl;
 pub mod simple;
+pub mod soft;
 pub mod uapi;
 
 use crate::spec::registers::{Cap, Ecap};

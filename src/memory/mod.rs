@@ -5,6 +5,7 @@
 //! returns nothing touches the region any more. Guest processors write the same
 //! memory at the same time: every access is one atomic load, store or exchange.
 
+pub mod pinned;
 pub mod user;
 
 use std::sync::Arc;

@@ -58,6 +58,42 @@ pub fn is_mapped(address: u64, length: u64) -> bool {
     unsafe { libc::msync(start.cast(), length, libc::MS_ASYNC) == 0 }
 }
 
+/// Is every page of the range mapped for reading, and for writing if `write`?
+pub fn permits(address: u64, length: u64, write: bool) -> bool {
+    let Some(end) = address.checked_add(length) else {
+        return false;
+    };
+    let Ok(maps) = std::fs::read_to_string("/proc/self/maps") else {
+        return is_mapped(address, length);
+    };
+    // Lines are sorted by address: "first-end rwxp ...".
+    let mut covered = address;
+    for line in maps.lines() {
+        let Some((first, last, rights)) = region(line) else {
+            continue;
+        };
+        if last <= covered {
+            continue;
+        }
+        if first > covered || !rights.starts_with(if write { "rw" } else { "r" }) {
+            return false;
+        }
+        covered = last;
+        if covered >= end {
+            return true;
+        }
+    }
+    covered >= end
+}
+
+/// First address, end and rights of a line of `/proc/self/maps`.
+fn region(line: &str) -> Option<(u64, u64, &str)> {
+    let mut words = line.split(' ');
+    let (first, end) = words.next()?.split_once('-')?;
+    let number = |text| u64::from_str_radix(text, 16).ok();
+    Some((number(first)?, number(end)?, words.next()?))
+}
+
 fn pointer(address: u64) -> Result<*mut u8, BadAddress> {
     let address = usize::try_from(address).map_err(|_| BadAddress)?;
     Ok(core::ptr::with_exposed_provenance_mut(address))
@@ -92,6 +128,15 @@ mod tests {
         assert_eq!(write(address, &[9, 8]), Ok(()));
         assert_eq!(cells, [9, 8, 3, 4]);
         assert!(is_mapped(address, 4));
+        assert!(permits(address, 4, true));
+    }
+
+    #[test]
+    fn constants_can_be_read_only() {
+        static CONSTANT: [u64; 512] = [7; 512];
+        let address = CONSTANT.as_ptr().expose_provenance() as u64;
+        assert!(permits(address, 8, false));
+        assert!(!permits(address, 8, true));
     }
 
     #[test]
@@ -101,7 +146,9 @@ mod tests {
             assert_eq!(read(address, &mut byte), Err(BadAddress), "{address:#x}");
             assert_eq!(write(address, &byte), Err(BadAddress), "{address:#x}");
             assert!(!is_mapped(address, 1), "{address:#x}");
+            assert!(!permits(address, 1, false), "{address:#x}");
         }
+        assert!(!permits(u64::MAX, 2, false), "beyond the end");
         assert_eq!(read(0, &mut []), Ok(()), "nothing is asked for");
     }
 }
