@@ -11,7 +11,7 @@ use crate::qemu::vfio;
 use crate::scenario::Scenario;
 use crate::ui::{self, Error, Result, Step, fail};
 use crate::workspace::Workspace;
-use crate::{header, host, kernel, report, symbols, verdict};
+use crate::{conformance, header, host, kernel, report, symbols, verdict};
 
 pub const USAGE: &str = "\
 usage: cargo xtask check [--quick] [--only TEXT]
@@ -160,6 +160,9 @@ fn with_qemu(tally: &mut Tally, workspace: &Workspace, cache: &Cache) {
     });
     tally.check("vfio: a device passed on behind a second unit", |step| {
         vfio::run(step, workspace, cache)
+    });
+    tally.check("conformance: the kernel itself", |step| {
+        conformance::of_kernel(step, workspace, cache)
     });
     for scenario in Scenario::ALL {
         tally.check(&format!("guest: {}", scenario.about), |_| {

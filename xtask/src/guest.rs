@@ -266,20 +266,26 @@ pub fn with_itself(image: &Image, dir: &Path) -> Result<Image> {
     fs::copy(&image.kernel, next.join("vmlinuz")).context(image.kernel.display())?;
     fs::copy(&image.initrd, next.join("initrd")).context(image.initrd.display())?;
     let initrd = dir.join("initrd");
-    pack(&root, &initrd)?;
-    // The kernel unpacks one archive after the other.
-    let mut both = fs::read(&image.initrd).context(image.initrd.display())?;
-    both.extend(fs::read(&initrd).context(initrd.display())?);
-    fs::write(&initrd, both).context(initrd.display())?;
-    cache::remove(&root)?;
+    add(image, &root, &initrd)?;
     Ok(Image {
         kernel: image.kernel.clone(),
         initrd,
     })
 }
 
+/// Writes `image`'s initial RAM disk with what is in the directory `root` besides, which goes.
+pub fn add(image: &Image, root: &Path, initrd: &Path) -> Result<()> {
+    pack(root, initrd)?;
+    cache::remove(root)?;
+    // The kernel unpacks one archive after the other; each begins at a multiple of 4 bytes.
+    let mut both = fs::read(&image.initrd).context(image.initrd.display())?;
+    both.resize(both.len().next_multiple_of(4), 0);
+    both.extend(fs::read(initrd).context(initrd.display())?);
+    fs::write(initrd, both).context(initrd.display())
+}
+
 /// Packs the directory `root` as the kernel wants it.
-pub fn pack(root: &Path, initrd: &Path) -> Result<()> {
+fn pack(root: &Path, initrd: &Path) -> Result<()> {
     let new = initrd.with_extension("new");
     let mut find = Command::new("find")
         .args([".", "-print0"])

@@ -4,6 +4,7 @@ mod archive;
 mod boot;
 mod cache;
 mod check;
+mod conformance;
 mod coverage;
 mod debian;
 mod demo;

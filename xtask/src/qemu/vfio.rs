@@ -41,13 +41,7 @@ pub fn run(step: &mut Step, workspace: &Workspace, cache: &Cache) -> Result<()> 
     cache::build_dir(&dir, |dir| {
         let root = dir.join("root");
         emulator(&root.join("emulator"), &program, &firmware)?;
-        guest::pack(&root, &dir.join("emulator.cpio"))?;
-        cache::remove(&root)?;
-        let mut initrd = fs::read(&image.initrd).context(image.initrd.display())?;
-        // Each archive begins at a multiple of 4 bytes.
-        initrd.resize(initrd.len().next_multiple_of(4), 0);
-        initrd.extend(fs::read(dir.join("emulator.cpio")).context("emulator.cpio")?);
-        fs::write(dir.join("initrd"), initrd).context("initrd")
+        guest::add(&image, &root, &dir.join("initrd"))
     })?;
     let result = boot(step, &program, &firmware, &image.kernel, &dir);
     cache::remove(&dir)?;

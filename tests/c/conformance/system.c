@@ -1,0 +1,181 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0
+ *
+ * Linux as the host: its iommufd, and devices bound to a vfio driver. DMA is shown with QEMU's
+ * device `edu`, which copies what it is told to.
+ */
+#include <fcntl.h>
+#include <poll.h>
+#include <stdio.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/utsname.h>
+#include <unistd.h>
+
+#include "conformance.h"
+
+/* edu: vendor and device ID, registers, and the buffer that it copies through. */
+#define EDU_ID 0x11e81234u
+enum { EDU_SOURCE = 0x80, EDU_TARGET = 0x88, EDU_COUNT = 0x90, EDU_COMMAND = 0x98 };
+enum { EDU_BUFFER = 0x40000, EDU_START = 1, EDU_TO_RAM = 2 };
+
+static const char *iommu_file;
+static const char *device_files[DEVICES];
+/* Each device's registers, once it has copied. */
+static struct { int fd; volatile uint8_t *registers; size_t size; } opened[DEVICES];
+
+static int failure(void)
+{
+    return -errno;
+}
+
+static int sys_begin(void)
+{
+    for (int i = 0; i < DEVICES; i++)
+        opened[i].fd = -1;
+    return 0;
+}
+
+static void sys_end(void) {}
+
+static int sys_open_iommu(void)
+{
+    int fd = open(iommu_file, O_RDWR | O_CLOEXEC);
+    return fd < 0 ? failure() : fd;
+}
+
+static int sys_open_device(unsigned which)
+{
+    int fd = open(device_files[which], O_RDWR | O_CLOEXEC);
+    if (fd < 0)
+        return failure();
+    /* The same device may be opened a second time; what is known of it belongs to the first. */
+    if (opened[which].fd < 0)
+        opened[which].fd = fd;
+    return fd;
+}
+
+static int sys_ioctl(int fd, uint32_t request, void *argument)
+{
+    int result = ioctl(fd, request, argument);
+    return result < 0 ? failure() : result;
+}
+
+static ssize_t sys_read(int fd, void *buffer, size_t count)
+{
+    ssize_t result = read(fd, buffer, count);
+    return result < 0 ? failure() : result;
+}
+
+static ssize_t sys_write(int fd, const void *buffer, size_t count)
+{
+    ssize_t result = write(fd, buffer, count);
+    return result < 0 ? failure() : result;
+}
+
+static int sys_poll(int fd)
+{
+    struct pollfd p = { .fd = fd, .events = POLLIN | POLLOUT | POLLRDNORM };
+    return poll(&p, 1, 0) < 0 ? failure() : p.revents;
+}
+
+static int sys_close(int fd)
+{
+    for (int i = 0; i < DEVICES; i++) {
+        if (opened[i].fd == fd) {
+            if (opened[i].registers)
+                munmap((void *)opened[i].registers, opened[i].size);
+            opened[i].registers = NULL;
+            opened[i].fd = -1;
+        }
+    }
+    return close(fd) < 0 ? failure() : 0;
+}
+
+/* The device's registers, with its memory and bus mastering on. */
+static volatile uint8_t *registers_of(int device)
+{
+    int i = 0;
+    while (i < DEVICES && opened[i].fd != device)
+        i++;
+    if (i == DEVICES)
+        give_up("the device is not open");
+    if (opened[i].registers)
+        return opened[i].registers;
+    struct vfio_region_info config = { .argsz = sizeof(config), .index = VFIO_CONFIG };
+    struct vfio_region_info bar = { .argsz = sizeof(bar), .index = VFIO_BAR0 };
+    uint32_t id = 0;
+    uint16_t command = 6;
+    if (ioctl(device, VFIO_DEVICE_GET_REGION_INFO, &config) ||
+        ioctl(device, VFIO_DEVICE_GET_REGION_INFO, &bar) ||
+        pread(device, &id, sizeof(id), (off_t)config.offset) != sizeof(id))
+        give_up("the device's configuration space: %s", strerror(errno));
+    if (id != EDU_ID)
+        skip("only QEMU's device edu can be told to access memory");
+    if (pwrite(device, &command, sizeof(command), (off_t)config.offset + 4) != sizeof(command))
+        give_up("the device's command register: %s", strerror(errno));
+    void *at = mmap(NULL, bar.size, PROT_READ | PROT_WRITE, MAP_SHARED, device, (off_t)bar.offset);
+    if (at == MAP_FAILED)
+        give_up("the device's registers: %s", strerror(errno));
+    opened[i].size = bar.size;
+    opened[i].registers = at;
+    return at;
+}
+
+static int edu_move(volatile uint8_t *edu, uint64_t source, uint64_t target, uint64_t command)
+{
+    *(volatile uint64_t *)(edu + EDU_SOURCE) = source;
+    *(volatile uint64_t *)(edu + EDU_TARGET) = target;
+    *(volatile uint64_t *)(edu + EDU_COUNT) = PAGE;
+    *(volatile uint64_t *)(edu + EDU_COMMAND) = command | EDU_START;
+    for (int i = 0; i < 1000; i++) {
+        if (!(*(volatile uint64_t *)(edu + EDU_COMMAND) & EDU_START))
+            return 0;
+        usleep(5000);
+    }
+    return -ETIMEDOUT;
+}
+
+static int sys_copy(int device, bool with_pasid, uint32_t pasid, uint64_t from, uint64_t to)
+{
+    (void)pasid;
+    if (with_pasid)
+        skip("the device has no PASID");
+    volatile uint8_t *edu = registers_of(device);
+    int result = edu_move(edu, from, EDU_BUFFER, 0);
+    return result ? result : edu_move(edu, EDU_BUFFER, to, EDU_TO_RAM);
+}
+
+struct host system_host = {
+    .name = "Linux",
+    .begin = sys_begin,
+    .end = sys_end,
+    .open_iommu = sys_open_iommu,
+    .open_device = sys_open_device,
+    .ioctl = sys_ioctl,
+    .read = sys_read,
+    .write = sys_write,
+    .poll = sys_poll,
+    .close = sys_close,
+    .copy = sys_copy,
+    .real_files = true,
+};
+
+int system_setup(const char *iommu, const char *const devices[DEVICES])
+{
+    struct utsname name;
+    unsigned major = 0, minor = 0;
+    if (uname(&name) || sscanf(name.release, "%u.%u", &major, &minor) != 2) {
+        fprintf(stderr, "host_conformance: which Linux is this?\n");
+        return -1;
+    }
+    system_host.release = major * 100 + minor;
+    printf("Linux %s\n", name.release);
+    iommu_file = iommu;
+    for (int i = 0; i < DEVICES; i++)
+        system_host.has[i] = (device_files[i] = devices[i]) != NULL;
+    if (access(iommu, R_OK | W_OK) || access(devices[FIRST], R_OK | W_OK)) {
+        fprintf(stderr, "host_conformance: %s or %s: %s\n", iommu, devices[FIRST], strerror(errno));
+        return -1;
+    }
+    return 0;
+}
