@@ -17,6 +17,7 @@ pub mod interrupt;
 pub mod mappings;
 mod outstruct;
 mod panic;
+pub mod twin;
 pub mod types;
 
 use core::ffi::{c_char, c_int, c_void};
