@@ -56,6 +56,12 @@
 #define NVTD_HOST_SOFT 1
 
 /**
+ * NvtdConfig.host: iommufd. First-stage tables of devices added with
+ * NVTD_DEVICE_ASSIGNED are handed to the kernel, or to NvtdConfig.twin in its place.
+ */
+#define NVTD_HOST_IOMMUFD 2
+
+/**
  * NvtdConfig.features: report CAP.CM, so that the guest announces PASID-table
  * entries that become present. Required when config.host is not NVTD_HOST_NONE.
  */
@@ -190,6 +196,18 @@
  * DMA goes through the HWPT that the host installed for it.
  */
 #define NVTD_DEVICE_ASSIGNED 1
+
+/**
+ * NvtdDevice.flags: NvtdDevice.iommufd is an open file. Only with
+ * NVTD_DEVICE_ASSIGNED.
+ */
+#define NVTD_DEVICE_IOMMUFD 2
+
+/**
+ * NvtdDevice.flags: NvtdDevice.device_fd is an open file. Only with
+ * NVTD_DEVICE_ASSIGNED.
+ */
+#define NVTD_DEVICE_FD 4
 
 /**
  * NvtdRequest.flags: the request reads memory.
@@ -360,6 +378,17 @@
 #define NVTD_LOG_INFO 2
 
 /**
+ * NvtdAttach.flags: the requests with the PASID in NvtdAttach.pasid; without it
+ * those without PASID.
+ */
+#define NVTD_ATTACH_PASID 1
+
+/**
+ * NvtdAttach.flags: detach; NvtdAttach.hwpt is 0.
+ */
+#define NVTD_ATTACH_DETACH 2
+
+/**
  * NvtdInvalidation.flags: the device's TLB is to forget (types 3 and 8); without it
  * whoever keeps answers of the unit, as vfio's mappings and vhost's tables are.
  */
@@ -430,6 +459,11 @@
 #define NVTD_DUMP_PASID 1
 
 /**
+ * nvtd_dirty_bitmap() flags: ask without making the pages clean.
+ */
+#define NVTD_DIRTY_KEEP 1
+
+/**
  * NvtdMsi.flags: only look. No fault is recorded, nothing is counted or cached.
  */
 #define NVTD_MSI_DEBUG 1
@@ -459,100 +493,7 @@
 #define NVTD_MAPPING_PASID 1
 
 /**
- * NvtdTwinConfig.kernel: the twin plays Linux 7.3.
- */
-#define NVTD_TWIN_LINUX_7_3 0
-
-/**
- * NvtdTwinConfig.kernel: the twin plays Linux 6.12.
- */
-#define NVTD_TWIN_LINUX_6_12 1
-
-/**
- * NvtdTwinConfig.quirks_off: a failed attach leaves the device blocked, though the
- * HWPT that it had stays on record. With the bit set it changes nothing.
- */
-#define NVTD_TWIN_QUIRK_FAILED_ATTACH_BLOCKS 1
-
-/**
- * NvtdTwinConfig.quirks_off: attaching the HWPT that is on record does nothing and
- * succeeds. With the bit set the hardware is programmed again.
- */
-#define NVTD_TWIN_QUIRK_SAME_HWPT_IGNORED 2
-
-/**
- * NvtdTwinConfig.quirks_off: an invalidation covers the power of two around its
- * range. With the bit set it covers the range.
- */
-#define NVTD_TWIN_QUIRK_WIDE_INVALIDATION 4
-
-/**
- * NvtdTwinConfig.quirks_off: maps that cannot be written are refused below a
- * nesting parent. With the bit set they are not.
- */
-#define NVTD_TWIN_QUIRK_READ_ONLY_REFUSED 8
-
-/**
- * NvtdTwinConfig.quirks_off: an HWPT without flags is a first-stage one. With the
- * bit set it is a second-stage one.
- */
-#define NVTD_TWIN_QUIRK_FIRST_STAGE_DEFAULT 16
-
-/**
- * NvtdTwinConfig.quirks_off: PASID 0 is what a device has without PASID. With the
- * bit set attaching it is refused.
- */
-#define NVTD_TWIN_QUIRK_PASID_ZERO 32
-
-/**
- * NvtdTwinConfig.quirks_off: attaching a PASID of a device without PASIDs succeeds
- * and does nothing. With the bit set it is refused.
- */
-#define NVTD_TWIN_QUIRK_PASID_OF_NONE 64
-
-/**
- * NvtdTwinConfig.quirks_off: records of page requests with PASID have flag 4 set.
- * With the bit set they do not.
- */
-#define NVTD_TWIN_QUIRK_FAULT_FLAG 128
-
-/**
- * NvtdTwinConfig.quirks_off: a failed replacement lifts the reservation of the
- * interrupt window. With the bit set it stays.
- */
-#define NVTD_TWIN_QUIRK_UNRESERVE 256
-
-/**
- * NvtdTwinDevice.flags: the device has a device TLB (ATS).
- */
-#define NVTD_TWIN_DEVICE_ATS 1
-
-/**
- * NvtdTwinDevice.flags: the device requests pages (PRI). Needs ATS.
- */
-#define NVTD_TWIN_DEVICE_PRI 2
-
-/**
- * NvtdTwinInjection.flags: an attach that fails leaves the device blocked.
- */
-#define NVTD_TWIN_INJECT_BLOCKED 1
-
-/**
- * NvtdTranslation.flags, of nvtd_twin_dma() only: the answer came from the cache.
- */
-#define NVTD_TRANSLATION_CACHED 2
-
-/**
- * NvtdTranslation.flags, of nvtd_twin_dma() only: the answer came from the cache and
- * the tables say otherwise; an invalidation was forgotten.
- */
-#define NVTD_TRANSLATION_STALE 4
-
-/**
- * A twin of the kernel's iommufd and vfio, and the VT-d hardware below it: opaque,
- * made by nvtd_twin_create() and ended by nvtd_twin_destroy(). It answers the ioctls
- * of <linux/iommufd.h> and <linux/vfio.h> as Linux does, so that what drives
- * /dev/iommu can be tested where there is none.
+ * A twin of the kernel's iommufd and vfio, and the VT-d hardware below it: opaque.
  */
 typedef struct NvtdTwin NvtdTwin;
 
@@ -592,6 +533,11 @@ typedef struct NvtdConfig {
    * are not supported.
    */
   uint32_t pasid_bits;
+  /**
+   * With NVTD_HOST_IOMMUFD: the twin that answers system calls in the kernel's place,
+   * which must outlive the unit; NULL for the kernel.
+   */
+  struct NvtdTwin *twin;
 } NvtdConfig;
 
 /**
@@ -667,6 +613,37 @@ typedef struct NvtdInvalidation {
 } NvtdInvalidation;
 
 /**
+ * What is to be attached, for NvtdOps.attach.
+ */
+typedef struct NvtdAttach {
+  /**
+   * sizeof(NvtdAttach).
+   */
+  size_t size;
+  /**
+   * The VMM's own name for the device (NvtdDevice.tag).
+   */
+  uint64_t tag;
+  /**
+   * NVTD_ATTACH_* bits.
+   */
+  uint32_t flags;
+  /**
+   * PASID with NVTD_ATTACH_PASID, else 0.
+   */
+  uint32_t pasid;
+  /**
+   * ID of the HWPT (pt_id of VFIO_DEVICE_ATTACH_IOMMUFD_PT), which replaces the one
+   * that was attached.
+   */
+  uint32_t hwpt;
+  /**
+   * Always 0.
+   */
+  uint32_t reserved;
+} NvtdAttach;
+
+/**
  * Callbacks into the VMM, given to nvtd_unit_create() and copied there.
  *
  * Every callback gets the `opaque` of nvtd_unit_create() and is called from
@@ -740,6 +717,21 @@ typedef struct NvtdOps {
    * another negative errno: it answered wrongly (FSTS.ICE).
    */
   int (*invalidate)(void *opaque, const struct NvtdInvalidation *invalidation);
+  /**
+   * Needed for assigned devices without NvtdDevice.device_fd: attach the device to
+   * an HWPT of its iommufd, or detach it. *attach is valid during the call only.
+   * The one callback that is made while the unit is locked, as if it were the
+   * system call it stands for: it must not call back into the unit.
+   *
+   * Returns 0 or a negative errno. When attaching fails the requests are blocked.
+   */
+  int (*attach)(void *opaque, const struct NvtdAttach *attach);
+  /**
+   * Needed for page requests of assigned devices: call nvtd_host_faults() whenever
+   * the file `fd` is readable (`on` is 1), or do so no longer (0), before it is
+   * closed. Called from nvtd_device_add() and nvtd_device_remove().
+   */
+  void (*watch)(void *opaque, int fd, uint32_t on);
 } NvtdOps;
 
 /**
@@ -766,6 +758,27 @@ typedef struct NvtdDevice {
    * NVTD_DEVICE_* bits.
    */
   uint32_t flags;
+  /**
+   * With NVTD_DEVICE_IOMMUFD: the iommufd that the device is or is to be bound to,
+   * which stays open until the device is removed. Without it the unit opens one for
+   * itself. Devices of one iommufd share one IOAS.
+   */
+  int iommufd;
+  /**
+   * With NVTD_DEVICE_FD: the device's vfio file, through which it is attached, open
+   * until the device is removed. Without it NvtdOps.attach is called instead, or the
+   * software host plugs a device in.
+   */
+  int device_fd;
+  /**
+   * With NVTD_DEVICE_IOMMUFD: ID of the device on that iommufd (out_devid of VFIO_DEVICE_BIND_IOMMUFD); 0 if
+   * the unit is to bind device_fd itself, which cannot be undone but by closing it.
+   */
+  uint32_t dev_id;
+  /**
+   * Must be 0.
+   */
+  uint32_t reserved2;
 } NvtdDevice;
 
 /**
@@ -810,9 +823,10 @@ typedef struct NvtdDeviceInfo {
    */
   uint32_t host_errno;
   /**
-   * Always 0.
+   * Number of the ioctl that the host refused (0x3b77 is
+   * VFIO_DEVICE_ATTACH_IOMMUFD_PT), 0 without.
    */
-  uint32_t reserved;
+  uint32_t host_request;
   /**
    * Requests translated since the device was added or the unit reset.
    */
@@ -829,6 +843,14 @@ typedef struct NvtdDeviceInfo {
    * Cached translations that were used although a fresh walk answers otherwise.
    */
   uint64_t stale_uses;
+  /**
+   * PASIDs of this device that are attached on the host.
+   */
+  uint32_t pasids;
+  /**
+   * PASIDs of this device whose configuration the host refused; they are blocked.
+   */
+  uint32_t pasids_blocked;
 } NvtdDeviceInfo;
 
 /**
@@ -1072,6 +1094,27 @@ typedef struct NvtdStats {
    * Device-TLB invalidations for which NvtdOps.invalidate returned an error.
    */
   uint64_t device_tlb_errors;
+  /**
+   * Nested HWPTs that could not be destroyed at the time; it is tried again.
+   */
+  uint64_t hwpt_destroy_errors;
+  /**
+   * Invalidate calls that went on after a refused one.
+   */
+  uint64_t invalidate_resumed;
+  /**
+   * Waits that were aborted (FSTS.ITE) as a device of the host could be neither
+   * flushed nor blocked.
+   */
+  uint64_t host_timeouts;
+  /**
+   * Page requests that came from the host.
+   */
+  uint64_t host_page_requests;
+  /**
+   * Of these, answered at once as they were malformed or of no device.
+   */
+  uint64_t host_page_requests_refused;
 } NvtdStats;
 
 /**
@@ -1208,193 +1251,6 @@ typedef struct NvtdMapping {
   uint32_t reserved;
 } NvtdMapping;
 
-/**
- * An IOMMU of a twin.
- */
-typedef struct NvtdTwinIommu {
-  /**
-   * Its capability register.
-   */
-  uint64_t cap;
-  /**
-   * Its extended capability register.
-   */
-  uint64_t ecap;
-} NvtdTwinIommu;
-
-/**
- * What a twin plays.
- */
-typedef struct NvtdTwinConfig {
-  /**
-   * sizeof(NvtdTwinConfig).
-   */
-  size_t size;
-  /**
-   * Its IOMMUs; NULL for one that can do all that a unit can offer.
-   */
-  const struct NvtdTwinIommu *iommus;
-  /**
-   * How many there are, at most 64; 0 with NULL.
-   */
-  uint32_t iommu_count;
-  /**
-   * NVTD_TWIN_LINUX_7_3 or NVTD_TWIN_LINUX_6_12.
-   */
-  uint32_t kernel;
-  /**
-   * NVTD_TWIN_QUIRK_* bits of the kernel's oddities that it does not have.
-   */
-  uint64_t quirks_off;
-} NvtdTwinConfig;
-
-/**
- * A device of a twin.
- */
-typedef struct NvtdTwinDevice {
-  /**
-   * sizeof(NvtdTwinDevice).
-   */
-  size_t size;
-  /**
-   * Index of its IOMMU in NvtdTwinConfig.iommus.
-   */
-  uint32_t iommu;
-  /**
-   * Bits in its PASIDs, at most 20; 0 for none.
-   */
-  uint32_t max_pasid_bits;
-  /**
-   * NVTD_TWIN_DEVICE_* bits.
-   */
-  uint32_t flags;
-  /**
-   * Must be 0.
-   */
-  uint32_t reserved;
-} NvtdTwinDevice;
-
-/**
- * ioctls that are to fail.
- */
-typedef struct NvtdTwinInjection {
-  /**
-   * sizeof(NvtdTwinInjection).
-   */
-  size_t size;
-  /**
-   * Calls from now on that still go through.
-   */
-  uint64_t skip;
-  /**
-   * How many calls then fail, at least 1.
-   */
-  uint64_t times;
-  /**
-   * Count and fail only calls with this number; 0 for all.
-   */
-  uint32_t request;
-  /**
-   * The errno, positive.
-   */
-  uint32_t error;
-  /**
-   * IOMMU_HWPT_INVALIDATE: entries that are done before it fails.
-   */
-  uint32_t handled;
-  /**
-   * NVTD_TWIN_INJECT_* bits.
-   */
-  uint32_t flags;
-} NvtdTwinInjection;
-
-/**
- * Counters of a twin since it was made. Fields beyond the caller's `size` are left
- * out; fields are only appended.
- */
-typedef struct NvtdTwinStats {
-  /**
-   * sizeof(NvtdTwinStats), set by the caller.
-   */
-  size_t size;
-  /**
-   * ioctls.
-   */
-  uint64_t calls;
-  /**
-   * ioctls that failed.
-   */
-  uint64_t errors;
-  /**
-   * IOAS objects that exist.
-   */
-  uint64_t ioas;
-  /**
-   * HWPTs on an IOAS that exist.
-   */
-  uint64_t paging;
-  /**
-   * Nested HWPTs that exist.
-   */
-  uint64_t nested;
-  /**
-   * Fault queues that exist.
-   */
-  uint64_t fault_queues;
-  /**
-   * Bound devices.
-   */
-  uint64_t devices;
-  /**
-   * Most IOAS objects at a time.
-   */
-  uint64_t peak_ioas;
-  /**
-   * Most HWPTs on an IOAS at a time.
-   */
-  uint64_t peak_paging;
-  /**
-   * Most nested HWPTs at a time.
-   */
-  uint64_t peak_nested;
-  /**
-   * Bytes mapped into IOAS objects.
-   */
-  uint64_t mapped;
-  /**
-   * Bytes ever mapped.
-   */
-  uint64_t ever_mapped;
-  /**
-   * IOMMU_HWPT_INVALIDATE calls.
-   */
-  uint64_t invalidate_calls;
-  /**
-   * Entries of these that were done.
-   */
-  uint64_t invalidate_entries;
-  /**
-   * DMA requests, debug looks excepted.
-   */
-  uint64_t dmas;
-  /**
-   * DMA requests that were refused.
-   */
-  uint64_t faults;
-  /**
-   * Cached translations that were used although the tables say otherwise.
-   */
-  uint64_t stale_uses;
-  /**
-   * Page requests.
-   */
-  uint64_t page_requests;
-  /**
-   * Answers to groups of page requests.
-   */
-  uint64_t page_responses;
-} NvtdTwinStats;
-
 #ifdef __cplusplus
 extern "C" {
 #endif // __cplusplus
@@ -1502,9 +1358,13 @@ int nvtd_mmio_write(struct NvtdUnit *unit,
  * overlap. The memory stays valid and mapped until nvtd_ram_remove() returns or
  * the unit is destroyed. Flags: NVTD_RAM_*. Any thread.
  *
+ * With assigned devices it is mapped for them all, once: the whole pages of regions
+ * that are not read-only, the interrupt range excepted.
+ *
  * Returns 0; -EINVAL: unit or host is NULL, size is 0, gpa + size overflows, an
  * unknown flag, or gpa, size or host is not a multiple of 8; -EEXIST: overlaps a
- * region; -ENOSPC: more than 4096 regions. Nothing is then registered.
+ * region; -ENOSPC: more than 4096 regions; any other: the host could not map it.
+ * Nothing is then registered.
  */
 int nvtd_ram_add(struct NvtdUnit *unit,
                  uint64_t gpa,
@@ -1517,7 +1377,8 @@ int nvtd_ram_add(struct NvtdUnit *unit,
  * unit no longer touches the memory. Cached translations into it are dropped.
  * Any thread; not from inside a callback.
  *
- * Returns 0; -EINVAL: unit is NULL; -ENOENT: no region has this gpa and size.
+ * Returns 0; -EINVAL: unit is NULL; -ENOENT: no region has this gpa and size; any
+ * other: the host could not unmap it. The region then stays registered.
  */
 int nvtd_ram_remove(struct NvtdUnit *unit, uint64_t gpa, uint64_t size);
 
@@ -1526,9 +1387,11 @@ int nvtd_ram_remove(struct NvtdUnit *unit, uint64_t gpa, uint64_t size);
  * until nvtd_device_remove(). An assigned device starts on the host's nesting
  * parent, or where the guest's tables put it if translation is on. Any thread.
  *
- * Returns 0; -EINVAL: a pointer is NULL, a `size` is wrong, an unknown flag, or
- * NVTD_DEVICE_ASSIGNED while config.host is NVTD_HOST_NONE; -ENOSPC: more than
- * 65536 devices.
+ * Returns 0; -EINVAL: a pointer is NULL, a `size` is wrong, an unknown flag, fields
+ * that do not go together, NVTD_DEVICE_ASSIGNED while config.host is NVTD_HOST_NONE,
+ * or the host lacks what the guest is offered (nvtd_last_error() names both values and
+ * the property to change); -ENOSPC: more than 65536 devices; any other: a system call
+ * was refused with it. The device is then as it was, but that it may have been bound.
  */
 int nvtd_device_add(struct NvtdUnit *unit,
                     const struct NvtdDevice *desc,
@@ -1628,6 +1491,44 @@ int nvtd_dump(struct NvtdUnit *unit,
               void *opaque);
 
 /**
+ * Read the page requests that assigned devices have sent to the host, and put them into
+ * the guest's page request queue. To be called when a file of NvtdOps.watch is
+ * readable; without anything to read it does nothing. Any thread; not from inside
+ * NvtdOps.attach.
+ *
+ * Returns 0; -EINVAL: unit is NULL; any other: a fault queue could not be read.
+ */
+int nvtd_host_faults(struct NvtdUnit *unit);
+
+/**
+ * Track which pages assigned devices write (`on` is 1), or stop it (0). Tracking begins
+ * with every page clean. Any thread.
+ *
+ * Returns 0; -EINVAL: unit is NULL or on is neither; -EOPNOTSUPP: there is no host, or a
+ * host unit cannot track; any other: the host refused.
+ */
+int nvtd_dirty_tracking(struct NvtdUnit *unit, uint32_t on);
+
+/**
+ * Which pages of the `length` bytes of guest RAM at `gpa` have assigned devices written
+ * since this was asked last, or tracking began? Sets bit n of `bitmap`, an array of
+ * 64-bit words of which the caller has `words`, for page n; bits are only set, never
+ * cleared. `page_size` is a power of two of at least 4096, of which gpa and length are
+ * multiples. Flags: NVTD_DIRTY_KEEP. Any thread.
+ *
+ * Returns 0; -EINVAL: a pointer is NULL, an unknown flag, or gpa, length, page_size and
+ * words do not go together; -EOPNOTSUPP: nothing is tracked; any other: the host
+ * refused.
+ */
+int nvtd_dirty_bitmap(struct NvtdUnit *unit,
+                      uint64_t gpa,
+                      uint64_t length,
+                      uint64_t page_size,
+                      uint32_t flags,
+                      uint64_t *bitmap,
+                      size_t words);
+
+/**
  * What becomes of an interrupt request, that is of a 32-bit write by a device or an
  * I/O APIC to an address from 0xfee00000 to 0xfeefffff? A request that is refused is
  * no error: the call returns 0, out->fault holds the reason, and the fault has been
@@ -1680,141 +1581,6 @@ int nvtd_for_each_mapping(struct NvtdUnit *unit,
                           uint64_t limit,
                           int (*mapping)(void *opaque, const struct NvtdMapping *mapping),
                           void *opaque);
-
-/**
- * Make a twin and store it in *twin. `config` may be NULL for Linux 7.3 with one
- * IOMMU that can do everything. Any thread.
- *
- * Returns 0, or -EINVAL: twin is NULL, config->size is wrong or a field has an
- * unknown bit or value. *twin is then NULL.
- */
-int nvtd_twin_create(const struct NvtdTwinConfig *config, struct NvtdTwin **twin);
-
-/**
- * End a twin, and with it all files that are still open. NULL is allowed and does
- * nothing. A unit that was made with it (NvtdConfig.twin) keeps it alive for itself.
- * The caller makes sure that no other call with this pointer is under way.
- */
-void nvtd_twin_destroy(struct NvtdTwin *twin);
-
-/**
- * open("/dev/iommu"). Files of a twin are for nvtd_twin_ioctl() and so on, and no file
- * descriptors of the process, except fault queues: these are, so that they can be
- * polled, but all else goes through the twin. Any thread.
- *
- * Returns the file, or -EINVAL: twin is NULL.
- */
-int nvtd_twin_open(struct NvtdTwin *twin);
-
-/**
- * Plug in a device, alone in its group, and open its vfio file. Closing the file
- * unplugs it. Any thread.
- *
- * Returns the file, or -EINVAL: a pointer is NULL, device->size is wrong, or a field
- * has a value that no device has.
- */
-int nvtd_twin_device(struct NvtdTwin *twin, const struct NvtdTwinDevice *device);
-
-/**
- * ioctl(2) on a file of the twin. `argument` and the addresses inside of it are read
- * and written as the kernel does: what is not mapped is -EFAULT. Memory that is mapped
- * with IOMMU_IOAS_MAP must stay mapped in the process until it is unmapped there. Any
- * thread.
- *
- * Returns what the kernel would: 0 or more, or -errno.
- */
-int nvtd_twin_ioctl(struct NvtdTwin *twin, int fd, uint32_t request, void *argument);
-
-/**
- * read(2) on a file of the twin, that is on a fault queue. Any thread.
- *
- * Returns the bytes read, or -errno.
- */
-int64_t nvtd_twin_read(struct NvtdTwin *twin, int fd, void *buffer, size_t length);
-
-/**
- * write(2) on a file of the twin, that is on a fault queue. Any thread.
- *
- * Returns the bytes written, or -errno.
- */
-int64_t nvtd_twin_write(struct NvtdTwin *twin, int fd, const void *buffer, size_t length);
-
-/**
- * What is a file of the twin ready for? Any thread.
- *
- * Returns POLLIN and so on, or -EBADF: the twin has no such file; -EINVAL: twin is
- * NULL.
- */
-int nvtd_twin_poll(struct NvtdTwin *twin, int fd);
-
-/**
- * close(2) on a file of the twin. Closing a device detaches and unplugs it. Any thread.
- *
- * Returns 0, or -EBADF: the twin has no such file; -EINVAL: twin is NULL.
- */
-int nvtd_twin_close(struct NvtdTwin *twin, int fd);
-
-/**
- * A DMA request of a device arrives at the hardware. The answer's address is the one
- * in the IOAS that the device, or the PASID, is attached to. A request that is refused
- * is no error: the call returns 0 and out->fault holds the reason; 59h (the PASID entry
- * is not present) if the device or PASID is attached to nothing, or is blocked.
- * out->flags has NVTD_TRANSLATION_CACHED and NVTD_TRANSLATION_STALE. Any thread, several at once.
- *
- * Returns 0, or -EINVAL: a pointer is NULL, a `size` is wrong or request->flags is not
- * a valid combination; -EBADF: the twin has no such device.
- */
-int nvtd_twin_dma(struct NvtdTwin *twin,
-                  int device_fd,
-                  const struct NvtdRequest *request,
-                  struct NvtdTranslation *out);
-
-/**
- * A device requests a page. The request goes to the fault queue of the HWPT it is
- * attached to, or is answered at once if there is none. Any thread.
- *
- * Returns 0, or -EINVAL: a pointer is NULL, a `size` is wrong or a field has an unknown
- * bit or value; -EBADF: the twin has no such device; -EOPNOTSUPP: it, or its IOMMU, has
- * no page requests.
- */
-int nvtd_twin_page_request(struct NvtdTwin *twin,
-                           int device_fd,
-                           const struct NvtdPageRequest *request);
-
-/**
- * Fetch the oldest answer that a device got to its page requests. Fills *out up to
- * out->size; out->tag and out->device are 0. Any thread.
- *
- * Returns 0, or -EAGAIN: there is none; -EINVAL: a pointer is NULL or out->size is
- * wrong; -EBADF: the twin has no such device.
- */
-int nvtd_twin_page_response(struct NvtdTwin *twin,
-                            int device_fd,
-                            struct NvtdPageResponse *out);
-
-/**
- * Let ioctls fail. Several injections count side by side; the first that is due
- * decides. A call fails after its structure was read and before anything is done. NULL
- * takes back all that have not fired. Any thread.
- *
- * Returns 0, or -EINVAL: twin is NULL, injection->size is wrong, times is 0, error is
- * none, or flags has an unknown bit.
- */
-int nvtd_twin_inject(struct NvtdTwin *twin, const struct NvtdTwinInjection *injection);
-
-/**
- * Fill *stats up to stats->size. Any thread.
- *
- * Returns 0, or -EINVAL: a pointer is NULL or stats->size is wrong.
- */
-int nvtd_twin_stats(struct NvtdTwin *twin, struct NvtdTwinStats *stats);
-
-/**
- * How many ioctls were made with this number, failed ones included? Any thread.
- *
- * Returns the number of calls, or -EINVAL: twin is NULL.
- */
-int64_t nvtd_twin_calls(struct NvtdTwin *twin, uint32_t request);
 
 #ifdef __cplusplus
 }  // extern "C"

@@ -28,6 +28,11 @@ impl Error {
         Self::new(libc::EINVAL, message)
     }
 
+    /// The sentence.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
     /// The positive errno.
     pub fn errno(&self) -> i32 {
         self.errno

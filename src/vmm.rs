@@ -119,6 +119,23 @@ pub trait Vmm: Send + Sync {
         let _ = response;
     }
 
+    /// Attach an assigned device that the VMM attaches itself to an HWPT of its iommufd,
+    /// or detach it (None): its requests with `pasid`, or those without. The one callback
+    /// that is made while the unit is locked, as a system call would be: it must not call
+    /// back into the unit.
+    ///
+    /// # Errors
+    /// The errno. After a failed attachment the requests are blocked.
+    fn attach(&self, tag: u64, pasid: Option<u32>, hwpt: Option<u32>) -> Result<(), i32> {
+        let _ = (tag, pasid, hwpt);
+        Err(libc::ENOSYS)
+    }
+
+    /// Call `Unit::host_faults` whenever this file is readable, or do so no longer.
+    fn watch(&self, file: i32, on: bool) {
+        let _ = (file, on);
+    }
+
     /// The present requester ID of the device added with `tag`, or None if the
     /// one given when it was added holds.
     fn source_id(&self, tag: u64) -> Option<u16> {

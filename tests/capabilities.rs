@@ -317,21 +317,32 @@ fn refused() -> Vec<(&'static str, Config)> {
             host(second.with_caching_mode(true)),
         ),
         (
-            "host=soft,aw-bits=57",
+            "host=soft,ers=on,pasid-bits=20",
             Config {
-                address_width: 57,
-                ..host(f.with_caching_mode(true))
+                pasid_bits: 20,
+                ..host(f.with_caching_mode(true).with_execute_request(true))
             },
         ),
         (
-            "host=soft,device-iotlb=on",
-            host(f.with_caching_mode(true).with_device_tlb(true)),
+            "host=soft,rid-pasid=on",
+            host(f.with_caching_mode(true).with_rid_pasid(true)),
         ),
         (
-            "host=none,x-inject=refuse-alloc",
+            "host=iommufd,x-inject=refuse-alloc",
             Config {
+                host: HostKind::Iommufd,
                 inject: Inject {
                     refuse_alloc: true,
+                    ..Inject::default()
+                },
+                ..with(f.with_caching_mode(true))
+            },
+        ),
+        (
+            "host=none,x-inject=drop-invalidations",
+            Config {
+                inject: Inject {
+                    drop_invalidations: true,
                     ..Inject::default()
                 },
                 ..base()
@@ -388,7 +399,7 @@ fn page() -> String {
         let note = match address_width {
             39 => "not with first-stage tables",
             48 => "what `auto` is; MGAW=0x2f",
-            _ => "5-level first-stage and second-stage tables; not with a host",
+            _ => "5-level first-stage and second-stage tables",
         };
         writeln!(
             page,

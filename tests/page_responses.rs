@@ -49,6 +49,7 @@ fn responses_reach_the_device_they_name() {
         tag: 7,
         source_id: 0x300,
         assigned: false,
+        ..DeviceDescription::default()
     };
     let other = guest.unit.device_add(other).unwrap();
     guest.submit(&[

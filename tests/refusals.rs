@@ -119,6 +119,7 @@ fn an_assigned_device_needs_a_host() {
             tag: 2,
             source_id: 0x20,
             assigned: true,
+            ..DeviceDescription::default()
         })
         .unwrap_err();
     assert_eq!(error.errno(), libc::EINVAL);

@@ -7,7 +7,9 @@ use crate::Result;
 use crate::event::Event;
 use crate::ffi::error::invalid;
 use crate::ffi::outstruct::read_sized;
-use crate::ffi::types::{NvtdInvalidation, NvtdOps, NvtdPageResponse};
+use crate::ffi::types::{
+    NVTD_ATTACH_DETACH, NVTD_ATTACH_PASID, NvtdAttach, NvtdInvalidation, NvtdOps, NvtdPageResponse,
+};
 use crate::vmm::{Invalidation, InvalidationFailure, LogLevel, PageResponse, Vmm};
 
 /// The ops table and the pointer that goes with it.
@@ -38,6 +40,8 @@ impl Callbacks {
             iec_invalidate: None,
             page_response: None,
             invalidate: None,
+            attach: None,
+            watch: None,
         };
         // SAFETY: as promised by the caller.
         let ops = unsafe { read_sized(ops, "ops", none) }?;
@@ -113,6 +117,41 @@ impl Vmm for Callbacks {
             0 => Ok(()),
             code if code == -libc::ETIMEDOUT => Err(InvalidationFailure::TimedOut),
             _ => Err(InvalidationFailure::Failed),
+        }
+    }
+
+    fn attach(
+        &self,
+        tag: u64,
+        pasid: Option<u32>,
+        hwpt: Option<u32>,
+    ) -> core::result::Result<(), i32> {
+        let Some(callback) = self.ops.attach else {
+            return Err(libc::ENOSYS);
+        };
+        let with_pasid = pasid.map_or(0, |_| NVTD_ATTACH_PASID);
+        let detach = hwpt.map_or(NVTD_ATTACH_DETACH, |_| 0);
+        let attach = NvtdAttach {
+            size: size_of::<NvtdAttach>(),
+            tag,
+            flags: with_pasid | detach,
+            pasid: pasid.unwrap_or(0),
+            hwpt: hwpt.unwrap_or(0),
+            reserved: 0,
+        };
+        // SAFETY: the header's contract for callbacks; `attach` outlives the call.
+        match unsafe { callback(self.opaque, &raw const attach) } {
+            0 => Ok(()),
+            code if code < 0 => Err(code.saturating_neg()),
+            // Not a value that the contract has.
+            _ => Err(libc::EIO),
+        }
+    }
+
+    fn watch(&self, file: i32, on: bool) {
+        if let Some(watch) = self.ops.watch {
+            // SAFETY: the header's contract for callbacks.
+            unsafe { watch(self.opaque, file, on.into()) }
         }
     }
 

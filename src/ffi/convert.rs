@@ -27,12 +27,20 @@ impl Config {
         let host = match config.host {
             NVTD_HOST_NONE => HostKind::None,
             NVTD_HOST_SOFT => HostKind::Soft,
+            NVTD_HOST_IOMMUFD => HostKind::Iommufd,
             other => {
                 return Err(invalid(format!(
-                    "config->host is {other}; use NVTD_HOST_NONE or NVTD_HOST_SOFT"
+                    "config->host is {other}; use NVTD_HOST_NONE, NVTD_HOST_SOFT or \
+                     NVTD_HOST_IOMMUFD"
                 )));
             }
         };
+        if !config.twin.is_null() && host != HostKind::Iommufd {
+            return Err(invalid(
+                "config->twin takes the kernel's place, so config->host is to be \
+                 NVTD_HOST_IOMMUFD; set it, or leave twin NULL",
+            ));
+        }
         let features = Features::from_bits(config.features);
         only("config->features", config.features, Features::DEFINED)?;
         let injections = NVTD_INJECT_DROP_INVALIDATIONS | NVTD_INJECT_REFUSE_ALLOC;
@@ -52,16 +60,31 @@ impl Config {
 
 impl DeviceDescription {
     pub(super) fn from_c(desc: &NvtdDevice) -> Result<Self> {
-        only(
-            "desc->flags",
-            desc.flags.into(),
-            NVTD_DEVICE_ASSIGNED.into(),
-        )?;
+        let known = NVTD_DEVICE_ASSIGNED | NVTD_DEVICE_IOMMUFD | NVTD_DEVICE_FD;
+        only("desc->flags", desc.flags.into(), known.into())?;
         only("desc->reserved", desc.reserved.into(), 0)?;
+        only("desc->reserved2", desc.reserved2.into(), 0)?;
+        let has = |flag| desc.flags & flag != 0;
+        if !has(NVTD_DEVICE_ASSIGNED) && desc.flags != 0 {
+            return Err(invalid(
+                "desc->flags says that desc has files of a host's device, but not \
+                 NVTD_DEVICE_ASSIGNED; set that, or none",
+            ));
+        }
+        if desc.dev_id != 0 && !has(NVTD_DEVICE_IOMMUFD) {
+            return Err(invalid(format!(
+                "desc->dev_id is {} without NVTD_DEVICE_IOMMUFD and the iommufd that it is an ID \
+                 of; pass that, too, or leave it 0",
+                desc.dev_id
+            )));
+        }
         Ok(Self {
             tag: desc.tag,
             source_id: desc.source_id,
-            assigned: desc.flags & NVTD_DEVICE_ASSIGNED != 0,
+            assigned: has(NVTD_DEVICE_ASSIGNED),
+            iommufd: has(NVTD_DEVICE_IOMMUFD).then_some(desc.iommufd),
+            file: has(NVTD_DEVICE_FD).then_some(desc.device_fd),
+            dev_id: (desc.dev_id != 0).then_some(desc.dev_id),
         })
     }
 }
@@ -234,14 +257,18 @@ impl DeviceInfo {
             pgtt: self
                 .stages
                 .map_or(0, |stages| stages.translation_type() as u32),
-            hwpt: self.hwpt.map_or(0, |hwpt| hwpt.0),
+            hwpt: self.hwpt.unwrap_or(0),
             table: self.stages.map_or(0, |stages| stages.table()),
-            host_errno: self.host_errno.map_or(0, i32::unsigned_abs),
-            reserved: 0,
+            host_errno: self
+                .refused
+                .map_or(0, |refused| refused.errno.unsigned_abs()),
+            host_request: self.refused.map_or(0, |refused| refused.request),
             translations: self.translations,
             cache_hits: self.cache_hits,
             faults: self.faults,
             stale_uses: self.stale_uses,
+            pasids: u32::try_from(self.pasids).unwrap_or(u32::MAX),
+            pasids_blocked: u32::try_from(self.pasids_blocked).unwrap_or(u32::MAX),
         }
     }
 }
@@ -285,6 +312,11 @@ impl From<Stats> for NvtdStats {
             interrupt_faults: stats.interrupt_faults,
             faults_collapsed: stats.faults_collapsed,
             device_tlb_errors: stats.device_tlb_errors,
+            hwpt_destroy_errors: stats.hwpt_destroy_errors,
+            invalidate_resumed: stats.invalidate_resumed,
+            host_timeouts: stats.host_timeouts,
+            host_page_requests: stats.host_page_requests,
+            host_page_requests_refused: stats.host_page_requests_refused,
         }
     }
 }

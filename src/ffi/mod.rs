@@ -13,6 +13,7 @@ mod callbacks;
 mod convert;
 pub mod dump;
 mod error;
+pub mod host;
 pub mod interrupt;
 pub mod mappings;
 mod outstruct;
@@ -103,6 +104,7 @@ fn default_config() -> NvtdConfig {
         features: Config::default().features.into_bits(),
         address_width: 0,
         pasid_bits: 0,
+        twin: core::ptr::null_mut(),
     }
 }
 
@@ -136,7 +138,12 @@ pub unsafe extern "C" fn nvtd_unit_create(
         // SAFETY: C promises that `ops` is NULL or holds ops->size bytes.
         let callbacks = Arc::new(unsafe { Callbacks::new(ops, opaque) }?);
         panic::install(&callbacks);
-        let made = Unit::new(Config::from_c(&config)?, callbacks)?;
+        let wanted = Config::from_c(&config)?;
+        // SAFETY: C promises a live twin or NULL.
+        let made = match unsafe { config.twin.as_ref() } {
+            None => Unit::new(wanted, callbacks)?,
+            Some(handle) => Unit::with_system(wanted, callbacks, Arc::clone(&handle.twin) as _)?,
+        };
         let handle = Box::into_raw(Box::new(NvtdUnit { unit: made }));
         // SAFETY: as above.
         unsafe { unit.write(handle) };
@@ -225,9 +232,13 @@ pub unsafe extern "C" fn nvtd_mmio_write(
 /// overlap. The memory stays valid and mapped until nvtd_ram_remove() returns or
 /// the unit is destroyed. Flags: NVTD_RAM_*. Any thread.
 ///
+/// With assigned devices it is mapped for them all, once: the whole pages of regions
+/// that are not read-only, the interrupt range excepted.
+///
 /// Returns 0; -EINVAL: unit or host is NULL, size is 0, gpa + size overflows, an
 /// unknown flag, or gpa, size or host is not a multiple of 8; -EEXIST: overlaps a
-/// region; -ENOSPC: more than 4096 regions. Nothing is then registered.
+/// region; -ENOSPC: more than 4096 regions; any other: the host could not map it.
+/// Nothing is then registered.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn nvtd_ram_add(
     unit: *mut NvtdUnit,
@@ -259,7 +270,8 @@ pub unsafe extern "C" fn nvtd_ram_add(
 /// unit no longer touches the memory. Cached translations into it are dropped.
 /// Any thread; not from inside a callback.
 ///
-/// Returns 0; -EINVAL: unit is NULL; -ENOENT: no region has this gpa and size.
+/// Returns 0; -EINVAL: unit is NULL; -ENOENT: no region has this gpa and size; any
+/// other: the host could not unmap it. The region then stays registered.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn nvtd_ram_remove(unit: *mut NvtdUnit, gpa: u64, size: u64) -> c_int {
     guard(|| {
@@ -272,9 +284,11 @@ pub unsafe extern "C" fn nvtd_ram_remove(unit: *mut NvtdUnit, gpa: u64, size: u6
 /// until nvtd_device_remove(). An assigned device starts on the host's nesting
 /// parent, or where the guest's tables put it if translation is on. Any thread.
 ///
-/// Returns 0; -EINVAL: a pointer is NULL, a `size` is wrong, an unknown flag, or
-/// NVTD_DEVICE_ASSIGNED while config.host is NVTD_HOST_NONE; -ENOSPC: more than
-/// 65536 devices.
+/// Returns 0; -EINVAL: a pointer is NULL, a `size` is wrong, an unknown flag, fields
+/// that do not go together, NVTD_DEVICE_ASSIGNED while config.host is NVTD_HOST_NONE,
+/// or the host lacks what the guest is offered (nvtd_last_error() names both values and
+/// the property to change); -ENOSPC: more than 65536 devices; any other: a system call
+/// was refused with it. The device is then as it was, but that it may have been bound.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn nvtd_device_add(
     unit: *mut NvtdUnit,
@@ -295,6 +309,10 @@ pub unsafe extern "C" fn nvtd_device_add(
             source_id: 0,
             reserved: 0,
             flags: 0,
+            iommufd: 0,
+            device_fd: 0,
+            dev_id: 0,
+            reserved2: 0,
         };
         // SAFETY: C promises that `desc` is NULL or holds desc->size bytes.
         let desc = unsafe { read_sized(desc, "desc", default) }?;

@@ -36,6 +36,8 @@ fn a_panic_is_told_to_the_log_of_units_that_live() {
         iec_invalidate: None,
         page_response: None,
         invalidate: None,
+        attach: None,
+        watch: None,
     };
     let mut unit = core::ptr::null_mut();
     // SAFETY: all pointers are valid; `lines` outlives the unit.

@@ -3,6 +3,8 @@
 
 use core::ffi::{c_char, c_int, c_void};
 
+use crate::ffi::twin::NvtdTwin;
+
 /// Version of this interface: major in the upper 16 bits, minor in the lower.
 /// A caller refuses to run when nvtd_abi_version() reports another major number.
 pub const NVTD_ABI_VERSION: u32 = 0x0001_0000;
@@ -17,6 +19,9 @@ pub const NVTD_HOST_NONE: u32 = 0;
 /// NvtdConfig.host: the embedded software host. It plays an iommufd kernel and
 /// its VT-d hardware for every device added with NVTD_DEVICE_ASSIGNED.
 pub const NVTD_HOST_SOFT: u32 = 1;
+/// NvtdConfig.host: iommufd. First-stage tables of devices added with
+/// NVTD_DEVICE_ASSIGNED are handed to the kernel, or to NvtdConfig.twin in its place.
+pub const NVTD_HOST_IOMMUFD: u32 = 2;
 
 /// NvtdConfig.features: report CAP.CM, so that the guest announces PASID-table
 /// entries that become present. Required when config.host is not NVTD_HOST_NONE.
@@ -85,6 +90,12 @@ pub const NVTD_RAM_READ_ONLY: u32 = 1;
 /// NvtdDevice.flags: the device belongs to the host selected in NvtdConfig; its
 /// DMA goes through the HWPT that the host installed for it.
 pub const NVTD_DEVICE_ASSIGNED: u32 = 1;
+/// NvtdDevice.flags: NvtdDevice.iommufd is an open file. Only with
+/// NVTD_DEVICE_ASSIGNED.
+pub const NVTD_DEVICE_IOMMUFD: u32 = 2;
+/// NvtdDevice.flags: NvtdDevice.device_fd is an open file. Only with
+/// NVTD_DEVICE_ASSIGNED.
+pub const NVTD_DEVICE_FD: u32 = 4;
 
 /// NvtdRequest.flags: the request reads memory.
 pub const NVTD_REQUEST_READ: u32 = 1;
@@ -228,6 +239,43 @@ pub struct NvtdOps {
     pub invalidate: Option<
         unsafe extern "C" fn(opaque: *mut c_void, invalidation: *const NvtdInvalidation) -> c_int,
     >,
+    /// Needed for assigned devices without NvtdDevice.device_fd: attach the device to
+    /// an HWPT of its iommufd, or detach it. *attach is valid during the call only.
+    /// The one callback that is made while the unit is locked, as if it were the
+    /// system call it stands for: it must not call back into the unit.
+    ///
+    /// Returns 0 or a negative errno. When attaching fails the requests are blocked.
+    pub attach:
+        Option<unsafe extern "C" fn(opaque: *mut c_void, attach: *const NvtdAttach) -> c_int>,
+    /// Needed for page requests of assigned devices: call nvtd_host_faults() whenever
+    /// the file `fd` is readable (`on` is 1), or do so no longer (0), before it is
+    /// closed. Called from nvtd_device_add() and nvtd_device_remove().
+    pub watch: Option<unsafe extern "C" fn(opaque: *mut c_void, fd: c_int, on: u32)>,
+}
+
+/// NvtdAttach.flags: the requests with the PASID in NvtdAttach.pasid; without it
+/// those without PASID.
+pub const NVTD_ATTACH_PASID: u32 = 1;
+/// NvtdAttach.flags: detach; NvtdAttach.hwpt is 0.
+pub const NVTD_ATTACH_DETACH: u32 = 2;
+
+/// What is to be attached, for NvtdOps.attach.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct NvtdAttach {
+    /// sizeof(NvtdAttach).
+    pub size: usize,
+    /// The VMM's own name for the device (NvtdDevice.tag).
+    pub tag: u64,
+    /// NVTD_ATTACH_* bits.
+    pub flags: u32,
+    /// PASID with NVTD_ATTACH_PASID, else 0.
+    pub pasid: u32,
+    /// ID of the HWPT (pt_id of VFIO_DEVICE_ATTACH_IOMMUFD_PT), which replaces the one
+    /// that was attached.
+    pub hwpt: u32,
+    /// Always 0.
+    pub reserved: u32,
 }
 
 /// NvtdInvalidation.flags: the device's TLB is to forget (types 3 and 8); without it
@@ -283,6 +331,9 @@ pub struct NvtdConfig {
     /// Width in bits of PASIDs, 1 to 20 (ECAP.PSS plus 1), or 0: requests with PASID
     /// are not supported.
     pub pasid_bits: u32,
+    /// With NVTD_HOST_IOMMUFD: the twin that answers system calls in the kernel's place,
+    /// which must outlive the unit; NULL for the kernel.
+    pub twin: *mut NvtdTwin,
 }
 
 /// A device behind the unit, for nvtd_device_add().
@@ -299,6 +350,19 @@ pub struct NvtdDevice {
     pub reserved: u16,
     /// NVTD_DEVICE_* bits.
     pub flags: u32,
+    /// With NVTD_DEVICE_IOMMUFD: the iommufd that the device is or is to be bound to,
+    /// which stays open until the device is removed. Without it the unit opens one for
+    /// itself. Devices of one iommufd share one IOAS.
+    pub iommufd: c_int,
+    /// With NVTD_DEVICE_FD: the device's vfio file, through which it is attached, open
+    /// until the device is removed. Without it NvtdOps.attach is called instead, or the
+    /// software host plugs a device in.
+    pub device_fd: c_int,
+    /// With NVTD_DEVICE_IOMMUFD: ID of the device on that iommufd (out_devid of VFIO_DEVICE_BIND_IOMMUFD); 0 if
+    /// the unit is to bind device_fd itself, which cannot be undone but by closing it.
+    pub dev_id: u32,
+    /// Must be 0.
+    pub reserved2: u32,
 }
 
 /// One DMA request, for nvtd_translate().
@@ -401,8 +465,9 @@ pub struct NvtdDeviceInfo {
     /// 0, or the errno (positive) with which the host refused this device's
     /// configuration; the device is then NVTD_STATE_BLOCKED.
     pub host_errno: u32,
-    /// Always 0.
-    pub reserved: u32,
+    /// Number of the ioctl that the host refused (0x3b77 is
+    /// VFIO_DEVICE_ATTACH_IOMMUFD_PT), 0 without.
+    pub host_request: u32,
     /// Requests translated since the device was added or the unit reset.
     pub translations: u64,
     /// Of these, answered from the host's translation cache.
@@ -411,6 +476,10 @@ pub struct NvtdDeviceInfo {
     pub faults: u64,
     /// Cached translations that were used although a fresh walk answers otherwise.
     pub stale_uses: u64,
+    /// PASIDs of this device that are attached on the host.
+    pub pasids: u32,
+    /// PASIDs of this device whose configuration the host refused; they are blocked.
+    pub pasids_blocked: u32,
 }
 
 /// Counters of the unit since it was created or reset, from nvtd_stats().
@@ -491,4 +560,15 @@ pub struct NvtdStats {
     pub faults_collapsed: u64,
     /// Device-TLB invalidations for which NvtdOps.invalidate returned an error.
     pub device_tlb_errors: u64,
+    /// Nested HWPTs that could not be destroyed at the time; it is tried again.
+    pub hwpt_destroy_errors: u64,
+    /// Invalidate calls that went on after a refused one.
+    pub invalidate_resumed: u64,
+    /// Waits that were aborted (FSTS.ITE) as a device of the host could be neither
+    /// flushed nor blocked.
+    pub host_timeouts: u64,
+    /// Page requests that came from the host.
+    pub host_page_requests: u64,
+    /// Of these, answered at once as they were malformed or of no device.
+    pub host_page_requests_refused: u64,
 }

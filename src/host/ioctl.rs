@@ -8,6 +8,7 @@ use core::fmt::Debug;
 
 use super::Errno;
 use super::soft::Twin;
+use super::uapi::Plain;
 
 /// A file descriptor.
 pub type Fd = i32;
@@ -47,6 +48,19 @@ pub trait System: Send + Sync + Debug {
     /// # Errors
     /// The errno.
     fn close(&self, fd: Fd) -> Result<(), Errno>;
+}
+
+/// Make a call with `argument`, which it may change.
+pub(super) fn call<T: Plain>(
+    system: &dyn System,
+    fd: Fd,
+    request: u32,
+    argument: &mut T,
+) -> Result<(), Errno> {
+    // SAFETY: structures are made only in `iommufd.rs`, where the addresses inside of
+    // them are of memory that is borrowed for the length of the call, with its true
+    // length; or of guest RAM, whose owner keeps it while it is registered.
+    unsafe { system.ioctl(fd, request, (&raw mut *argument).cast()) }.map(drop)
 }
 
 /// The kernel.

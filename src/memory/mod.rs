@@ -48,7 +48,7 @@ pub struct HostRam {
     pointer: *mut u8,
     size: u64,
     /// Keeps the memory alive if it is ours to keep.
-    _owner: Option<Arc<[AtomicU64]>>,
+    _owner: Option<OwnedRam>,
 }
 
 // SAFETY: the pointer is only used for atomic accesses inside the memory, which is
@@ -77,17 +77,54 @@ impl HostRam {
     pub fn size(&self) -> u64 {
         self.size
     }
+
+    /// Where the process has it.
+    pub fn address(&self) -> u64 {
+        self.pointer.expose_provenance() as u64
+    }
 }
 
-impl From<Arc<[AtomicU64]>> for HostRam {
+/// A page, as hosts map them.
+#[derive(Debug)]
+#[repr(C, align(4096))]
+struct Page([AtomicU64; 512]);
+
+/// Zeroed memory of this process that is RAM for as long as somebody holds it; aligned
+/// to pages, and seen as qwords.
+#[derive(Debug, Clone)]
+pub struct OwnedRam(Arc<[Page]>);
+
+impl OwnedRam {
+    /// At least `size` bytes, in whole pages.
+    pub fn new(size: u64) -> Self {
+        let page = |_| Page(core::array::from_fn(|_| AtomicU64::new(0)));
+        Self(
+            (0..size.div_ceil(size_of::<Page>() as u64))
+                .map(page)
+                .collect(),
+        )
+    }
+}
+
+impl core::ops::Deref for OwnedRam {
+    type Target = [AtomicU64];
+
+    fn deref(&self) -> &[AtomicU64] {
+        let qwords = self.0.len().saturating_mul(512);
+        // SAFETY: pages are arrays of qwords without anything between or behind them.
+        unsafe { core::slice::from_raw_parts(self.0.as_ptr().cast(), qwords) }
+    }
+}
+
+impl From<OwnedRam> for HostRam {
     /// Memory that is shared with the caller.
-    fn from(cells: Arc<[AtomicU64]>) -> Self {
+    fn from(ram: OwnedRam) -> Self {
         // Interior mutability makes writing through this pointer sound.
-        let pointer = cells.as_ptr().cast::<u8>().cast_mut();
+        let pointer = ram.0.as_ptr().cast::<u8>().cast_mut();
         Self {
             pointer,
-            size: size_of_val(&*cells) as u64,
-            _owner: Some(cells),
+            size: size_of_val(&*ram.0) as u64,
+            _owner: Some(ram),
         }
     }
 }
@@ -104,6 +141,28 @@ impl Region {
     fn end(&self) -> u64 {
         self.gpa.saturating_add(self.ram.size)
     }
+
+    fn info(&self) -> RegionInfo {
+        RegionInfo {
+            gpa: self.gpa,
+            size: self.ram.size,
+            address: self.ram.address(),
+            read_only: self.read_only,
+        }
+    }
+}
+
+/// A region as it was registered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RegionInfo {
+    /// Guest-physical address.
+    pub gpa: u64,
+    /// Bytes.
+    pub size: u64,
+    /// Where the process has it.
+    pub address: u64,
+    /// Devices may not write it.
+    pub read_only: bool,
 }
 
 /// The region table: sorted by address, never overlapping.
@@ -196,6 +255,20 @@ impl GuestMemory {
                 ),
             )),
         }
+    }
+
+    /// Every region, in the order of their addresses.
+    pub fn regions(&self) -> Vec<RegionInfo> {
+        let regions = self.regions.read();
+        regions.iter().map(Region::info).collect()
+    }
+
+    /// The region of this address and size.
+    pub fn region(&self, gpa: u64, size: u64) -> Option<RegionInfo> {
+        let regions = self.regions.read();
+        find(&regions, gpa)
+            .map(Region::info)
+            .filter(|region| (region.gpa, region.size) == (gpa, size))
     }
 
     /// Run `access` on the pointer to `size` bytes at `gpa`. `size` is a power of

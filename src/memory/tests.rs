@@ -2,8 +2,7 @@ use super::*;
 use crate::spec::PAGE_SIZE;
 
 fn add(memory: &GuestMemory, gpa: u64, pages: u64, read_only: bool) -> Result<()> {
-    let cells: Arc<[AtomicU64]> = (0..pages * 512).map(|_| AtomicU64::new(0)).collect();
-    memory.add(gpa, cells.into(), read_only)
+    memory.add(gpa, OwnedRam::new(pages * PAGE_SIZE).into(), read_only)
 }
 
 #[test]

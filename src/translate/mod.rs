@@ -10,6 +10,7 @@ mod diagnostic;
 pub mod enumerate;
 pub mod first_stage;
 mod legacy;
+pub mod pasids;
 mod scalable;
 pub mod second_stage;
 pub mod stages;

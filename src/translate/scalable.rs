@@ -67,7 +67,7 @@ pub(super) fn decode<M: TableMemory + ?Sized>(
     })
 }
 
-fn root_entry<M: TableMemory + ?Sized>(
+pub(super) fn root_entry<M: TableMemory + ?Sized>(
     memory: &M,
     capabilities: &Capabilities,
     root: RootTableAddress,
@@ -97,8 +97,8 @@ fn root_entry<M: TableMemory + ?Sized>(
 }
 
 /// A context entry without reserved bits.
-struct Context {
-    low: ContextLow,
+pub(super) struct Context {
+    pub(super) low: ContextLow,
     high: ContextHigh,
 }
 
@@ -132,7 +132,7 @@ impl Context {
     }
 }
 
-fn context_entry<M: TableMemory + ?Sized>(
+pub(super) fn context_entry<M: TableMemory + ?Sized>(
     memory: &M,
     capabilities: &Capabilities,
     table: u64,

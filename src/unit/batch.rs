@@ -1,10 +1,16 @@
 //! Invalidations on their way to the host: collected per nested HWPT and submitted
 //! as one array each at the next wait descriptor.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use super::outbox::Outbox;
 use super::{State, Unit};
 use crate::event::Event;
-use crate::host::{HwptId, VTD_INV_FLAGS_LEAF, VtdS1Invalidate};
+use crate::host::HostError;
+use crate::host::ranges::merge;
+use crate::host::space::Nested;
+use crate::host::uapi::{VTD_INV_FLAGS_LEAF, VtdS1Invalidate, request};
 use crate::spec::descriptors::PasidPages;
 use crate::vmm::LogLevel;
 
@@ -14,7 +20,7 @@ const MAX_ENTRIES: usize = 4096;
 /// What the host is to forget of one HWPT.
 #[derive(Debug)]
 struct Call {
-    hwpt: HwptId,
+    nested: Arc<Nested>,
     entries: Vec<VtdS1Invalidate>,
     /// Guest descriptors the entries came from.
     descriptors: u64,
@@ -23,26 +29,19 @@ struct Call {
 /// What was collected since the last wait.
 #[derive(Debug, Default)]
 pub(super) struct Batch {
-    calls: Vec<Call>,
+    calls: BTreeMap<u64, Call>,
 }
 
 impl Batch {
-    /// One descriptor asks to forget `entry` of `hwpt`. True if it is time to submit.
-    pub fn add(&mut self, hwpt: HwptId, entry: VtdS1Invalidate) -> bool {
-        let call = match self.calls.iter_mut().position(|call| call.hwpt == hwpt) {
-            Some(index) => self.calls.get_mut(index),
-            None => {
-                self.calls.push(Call {
-                    hwpt,
-                    entries: Vec::new(),
-                    descriptors: 0,
-                });
-                self.calls.last_mut()
-            }
-        };
-        let Some(call) = call else { return true };
+    /// One descriptor asks to forget `entry` of `nested`. True if it is time to submit.
+    pub fn add(&mut self, nested: Arc<Nested>, entry: VtdS1Invalidate) -> bool {
+        let call = self.calls.entry(nested.serial).or_insert_with(|| Call {
+            nested,
+            entries: Vec::new(),
+            descriptors: 0,
+        });
         call.descriptors = call.descriptors.saturating_add(1);
-        // What was already asked for is not asked again; everything covers all.
+        // Everything covers all.
         if entry == VtdS1Invalidate::ALL {
             call.entries.clear();
         }
@@ -77,44 +76,85 @@ pub(super) fn entry_of(pages: PasidPages) -> VtdS1Invalidate {
 impl Unit {
     /// Submit what was collected: one call for each HWPT.
     pub(super) fn submit(&self, state: &mut State, batch: &mut Batch, out: &mut Outbox) {
-        for call in core::mem::take(&mut batch.calls) {
+        for (_, call) in core::mem::take(&mut batch.calls) {
             self.submit_call(state, &call, out);
         }
     }
 
     fn submit_call(&self, state: &mut State, call: &Call, out: &mut Outbox) {
-        let Some(host) = &self.host else { return };
-        let count = call.entries.len() as u64;
-        let hwpt = u64::from(call.hwpt.0);
+        let entries = merge(&call.entries);
+        let hwpt = u64::from(call.nested.id);
         if self.config.inject.drop_invalidations {
+            let count = entries.len() as u64;
             self.counters.invalidate_dropped.add(count);
             out.event(Event::InvalidateDropped, [hwpt, count, 0]);
             return;
         }
-        self.counters.invalidate_calls.add(1);
-        self.counters.invalidate_entries.add(count);
         self.counters.invalidate_descriptors.add(call.descriptors);
-        out.event(Event::Invalidate, [hwpt, count, call.descriptors]);
-        let Err(error) = host.invalidate(call.hwpt, &call.entries) else {
-            return;
-        };
-        self.counters.invalidate_errors.add(1);
         out.event(
-            Event::InvalidateError,
-            [hwpt, error.handled as u64, error.errno as u64],
+            Event::Invalidate,
+            [hwpt, entries.len() as u64, call.descriptors],
         );
+        let mut left = entries.as_slice();
+        let mut tried_again = false;
+        let errno = loop {
+            let Err((handled, errno)) = self.invalidate(call, left, out) else {
+                return;
+            };
+            left = left.get(handled..).unwrap_or_default();
+            // What was refused once may have been in a bad moment, but not for ever.
+            if handled == 0 && tried_again {
+                break errno;
+            }
+            tried_again = handled == 0;
+            self.resumed(hwpt, left.len(), false, out);
+        };
         out.log(&self.log_budget, LogLevel::Warn, || {
             format!(
-                "the host refused entry {} of {count} of an invalidation of HWPT {hwpt} with errno \
-                 {}; all of it is invalidated instead",
-                error.handled, error.errno
+                "the host refused an invalidation of HWPT {hwpt} with errno {errno} at {} of {} \
+                 entries; all of the HWPT is invalidated instead",
+                entries.len().saturating_sub(left.len()),
+                entries.len()
             )
         });
-        // What cannot be flushed precisely is flushed whole; what cannot be flushed
-        // at all must not be used any more.
-        if let Err(error) = host.invalidate(call.hwpt, &[VtdS1Invalidate::ALL]) {
-            self.block_users(state, call.hwpt, error.errno, out);
+        // What cannot be flushed precisely is flushed whole; what cannot be flushed at
+        // all must not be used any more.
+        self.resumed(hwpt, 1, true, out);
+        if let Err((_, errno)) = self.invalidate(call, &[VtdS1Invalidate::ALL], out) {
+            let refused = HostError {
+                request: request::HWPT_INVALIDATE,
+                errno,
+            };
+            self.block_users(state, &call.nested, refused, out);
         }
+    }
+
+    /// One call: how many entries were handled, and why the next was not.
+    fn invalidate(
+        &self,
+        call: &Call,
+        entries: &[VtdS1Invalidate],
+        out: &mut Outbox,
+    ) -> Result<(), (usize, i32)> {
+        self.counters.invalidate_calls.add(1);
+        self.counters.invalidate_entries.add(entries.len() as u64);
+        call.nested.invalidate(entries).map_err(|error| {
+            self.counters.invalidate_errors.add(1);
+            let hwpt = u64::from(call.nested.id);
+            out.event(
+                Event::InvalidateError,
+                [hwpt, error.handled as u64, error.errno as u64],
+            );
+            (error.handled, error.errno)
+        })
+    }
+
+    fn resumed(&self, hwpt: u64, left: usize, whole: bool, out: &mut Outbox) {
+        self.counters.invalidate_resumed.add(1);
+        out.event(
+            Event::InvalidateResumed,
+            [hwpt, left as u64, u64::from(whole)],
+        );
     }
 }
 
@@ -144,20 +184,5 @@ mod tests {
         for mask in 52..64 {
             assert_eq!(range(0x1000, mask), VtdS1Invalidate::ALL);
         }
-    }
-
-    #[test]
-    fn everything_covers_what_was_collected() {
-        let mut batch = Batch::default();
-        batch.add(HwptId(3), range(0x1000, 0));
-        batch.add(HwptId(4), range(0x1000, 0));
-        batch.add(HwptId(3), VtdS1Invalidate::ALL);
-        batch.add(HwptId(3), range(0x2000, 0));
-        let call = &batch.calls[0];
-        assert_eq!(
-            (call.entries.as_slice(), call.descriptors),
-            (&[VtdS1Invalidate::ALL][..], 3)
-        );
-        assert_eq!(batch.calls[1].entries.len(), 1);
     }
 }

@@ -1,27 +1,32 @@
-//! Bindings: what an assigned device is attached to on the host, kept in step with
-//! the guest's tables.
+//! Bindings: what the requests of an assigned device are attached to on the host, kept
+//! in step with the guest's tables.
 //!
-//! The guest's PASID entry is looked up when it announces a change (context-cache
-//! or PASID-cache invalidation, SRTP, TE). A first-stage entry becomes a nested
-//! HWPT, shared by the devices whose entries name the same table; pass-through, and
-//! translation that is off, the nesting parent. Whatever cannot be done leaves the
-//! device detached.
+//! PASID entries are looked up when the guest announces a change (context-cache or
+//! PASID-cache invalidation, SRTP, TE): that of requests without PASID, and those of
+//! every PASID that has one. A first-stage entry becomes a nested HWPT, shared by all
+//! whose entries name the same table; pass-through, and translation that is off, the
+//! nesting parent. Whatever cannot be done leaves the requests blocked.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::device::{Device, DeviceDescription, DeviceInfo};
+use super::device::Device;
 use super::outbox::Outbox;
 use super::{State, Unit};
 use crate::event::Event;
-use crate::host::{Errno, Host, HostDevice, HwptId, VtdS1};
-use crate::translate::Fault;
+use crate::host::HostError;
+use crate::host::device::{HostDevice, Hwpt};
+use crate::host::space::Nested;
+use crate::host::uapi::{VTD_S1_EAFE, VTD_S1_SRE, VTD_S1_WPE, VtdS1, request};
 use crate::translate::stages::Stages;
-use crate::translate::tables::{Requester, TableFault, Translated, lookup};
+use crate::translate::tables::{Purpose, Requester, TableFault, Translated, lookup};
+use crate::translate::{Fault, pasids};
 use crate::vmm::LogLevel;
-use crate::{Error, Result};
 
-/// What a device's DMA goes through.
+/// PASIDs of one device that are put on the host at most.
+const MAX_PASIDS: usize = 1 << 17;
+
+/// What requests go through.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BindingState {
     /// No host: the unit walks the tables.
@@ -34,17 +39,16 @@ pub enum BindingState {
     Blocked,
 }
 
-/// An assigned device's place on the host.
-#[derive(Debug, Clone, Copy)]
+/// Where the requests of one PASID, or those without one, are on the host.
+#[derive(Debug, Clone)]
 pub(super) struct Binding {
     pub state: BindingState,
     /// The PASID entry this comes from.
     pub translated: Option<Translated>,
-    /// The HWPT, and the content of a nested one.
-    pub hwpt: Option<HwptId>,
-    nested: Option<VtdS1>,
-    /// Why the host refused what the guest configured.
-    pub errno: Option<Errno>,
+    /// What they are attached to.
+    pub hwpt: Option<Hwpt>,
+    /// The call that was refused for what the guest configured.
+    pub refused: Option<HostError>,
 }
 
 impl Binding {
@@ -59,159 +63,122 @@ impl Binding {
             state,
             translated: None,
             hwpt: None,
-            nested: None,
-            errno: None,
+            refused: None,
         }
     }
 
-    /// The nested HWPT, if there is one and its PASID entry names the domain.
-    pub fn nested_hwpt(&self, domain_id: Option<u16>) -> Option<HwptId> {
-        let used = self.translated?.domain_id;
-        self.nested?;
-        self.hwpt
-            .filter(|_| domain_id.is_none_or(|wanted| wanted == used))
+    fn blocked(translated: Option<Translated>, refused: Option<HostError>) -> Self {
+        Self {
+            translated,
+            refused,
+            ..Self::new(true)
+        }
+    }
+
+    /// The nested HWPT, and by which domain and PASID the guest names it.
+    fn named(&self) -> Option<(u16, u32, &Arc<Nested>)> {
+        let Translated {
+            domain_id, pasid, ..
+        } = self.translated?;
+        Some((domain_id, pasid, self.hwpt.as_ref()?.nested()?))
     }
 }
 
-/// Nested HWPTs by their content, with the number of devices attached.
-#[derive(Debug, Default)]
-pub(super) struct SharedHwpts {
-    by_content: HashMap<VtdS1, Shared>,
-}
-
+/// A nested HWPT, and how many bindings name it so.
 #[derive(Debug)]
-struct Shared {
-    id: HwptId,
-    users: usize,
+struct Named {
+    nested: Arc<Nested>,
+    bindings: usize,
 }
 
-/// Where a device belongs.
+/// Nested HWPTs by what invalidations name them by: domain and PASID.
+#[derive(Debug, Default)]
+pub(super) struct Index {
+    by_name: BTreeMap<(u16, u32), Vec<Named>>,
+}
+
+impl Index {
+    fn add(&mut self, binding: &Binding) {
+        let Some((domain_id, pasid, nested)) = binding.named() else {
+            return;
+        };
+        let list = self.by_name.entry((domain_id, pasid)).or_default();
+        let known = list
+            .iter_mut()
+            .find(|named| named.nested.serial == nested.serial);
+        match known {
+            Some(named) => named.bindings = named.bindings.saturating_add(1),
+            None => list.push(Named {
+                nested: Arc::clone(nested),
+                bindings: 1,
+            }),
+        }
+    }
+
+    pub fn remove(&mut self, binding: &Binding) {
+        let Some((domain_id, pasid, nested)) = binding.named() else {
+            return;
+        };
+        let Some(list) = self.by_name.get_mut(&(domain_id, pasid)) else {
+            return;
+        };
+        list.retain_mut(|named| {
+            if named.nested.serial == nested.serial {
+                named.bindings = named.bindings.saturating_sub(1);
+            }
+            named.bindings > 0
+        });
+        if list.is_empty() {
+            self.by_name.remove(&(domain_id, pasid));
+        }
+    }
+
+    /// Those of a domain and a PASID, of a domain, or all.
+    pub fn find(&self, domain_id: Option<u16>, pasid: Option<u32>) -> Vec<Arc<Nested>> {
+        let (first, last) = match (domain_id, pasid) {
+            (None, _) => ((0, 0), (u16::MAX, u32::MAX)),
+            (Some(domain_id), None) => ((domain_id, 0), (domain_id, u32::MAX)),
+            (Some(domain_id), Some(pasid)) => ((domain_id, pasid), (domain_id, pasid)),
+        };
+        self.by_name
+            .range(first..=last)
+            .flat_map(|(_, list)| list.iter().map(|named| Arc::clone(&named.nested)))
+            .collect()
+    }
+}
+
+/// Where requests belong.
 enum Wanted {
     Parent(Option<Translated>),
     Nested(VtdS1, Translated),
-    Blocked(Fault),
+    Blocked(Option<Fault>),
 }
 
 /// The host's form of a first-stage configuration.
-fn nested_content(stages: &Stages) -> Option<VtdS1> {
-    match stages {
-        Stages::FirstStage(first) => Some(VtdS1 {
-            flags: 0,
-            pgtbl_addr: first.table,
-            addr_width: if first.format.levels == 5 { 57 } else { 48 },
-            reserved: 0,
-        }),
+fn nested_content(translated: &Translated) -> Option<VtdS1> {
+    let Stages::FirstStage(first) = &translated.stages else {
         // With a host, no second stage is reported.
-        Stages::PassThrough { .. } | Stages::SecondStage(_) | Stages::Nested(..) => None,
-    }
+        return None;
+    };
+    let flags = [
+        (translated.supervisor_request, VTD_S1_SRE),
+        (first.format.extended_accessed, VTD_S1_EAFE),
+        (first.format.write_protect, VTD_S1_WPE),
+    ];
+    Some(VtdS1 {
+        flags: flags
+            .into_iter()
+            .fold(0, |all, (set, flag)| if set { all | flag } else { all }),
+        pgtbl_addr: first.table,
+        addr_width: if first.format.levels == 5 { 57 } else { 48 },
+        reserved: 0,
+    })
 }
 
 impl Unit {
-    /// Add a device.
-    ///
-    /// # Errors
-    /// `EINVAL`: it is assigned and there is no host, or the host lacks what the
-    /// guest was promised. `ENOSPC`: too many devices.
-    pub fn device_add(&self, description: DeviceDescription) -> Result<u32> {
-        let host = match (&self.host, description.assigned) {
-            (_, false) => None,
-            (Some(host), true) => Some(self.bind(&**host)?),
-            (None, true) => {
-                return Err(Error::invalid(
-                    "an assigned device needs a host; select one when the unit is created",
-                ));
-            }
-        };
-        let device = Arc::new(Device::new(description, host));
-        device.refresh_source_id(&*self.vmm);
-        let handle = self
-            .devices
-            .write()
-            .insert(Arc::clone(&device))
-            .inspect_err(|_| {
-                if let (Some(host), Some(bound)) = (&self.host, device.host) {
-                    host.unbind(bound);
-                }
-            })?;
-        self.with_state(|state, out| self.sync(state, &device, out));
-        Ok(handle)
-    }
-
-    fn bind(&self, host: &dyn Host) -> Result<HostDevice> {
-        let errno = |errno| Error::new(errno, "the host cannot take another device");
-        let device = host.bind().map_err(errno)?;
-        let checked = host.hw_info(device).map_err(errno).and_then(|info| {
-            let (cap, ecap) = (self.capabilities.cap, self.capabilities.ecap);
-            let missing = [
-                ("nested translation (ECAP.NEST)", !info.ecap.nested()),
-                (
-                    "first-stage translation (ECAP.FSTS)",
-                    !info.ecap.first_stage(),
-                ),
-                (
-                    "coherent table walks (ECAP.SMPWCS)",
-                    ecap.page_walk_coherent() && !info.ecap.page_walk_coherent(),
-                ),
-                (
-                    "1 GiB first-stage pages (CAP.FS1GP); turn fs1gp off",
-                    cap.first_stage_1g() && !info.cap.first_stage_1g(),
-                ),
-            ];
-            match missing.iter().find(|(_, lacks)| *lacks) {
-                Some((what, _)) => Err(Error::invalid(format!("the host lacks {what}"))),
-                None => Ok(device),
-            }
-        });
-        checked.inspect_err(|_| host.unbind(device))
-    }
-
-    /// Remove a device.
-    ///
-    /// # Errors
-    /// `ENOENT`: there is no such device.
-    pub fn device_remove(&self, handle: u32) -> Result<()> {
-        let device = self.devices.write().remove(handle)?;
-        self.with_state(|state, out| {
-            if let (Some(host), Some(bound)) = (&self.host, device.host) {
-                let nested = device.binding.lock().nested.take();
-                host.unbind(bound);
-                self.release(state, nested, out);
-            }
-        });
-        Ok(())
-    }
-
-    /// State of a device.
-    ///
-    /// # Errors
-    /// `ENOENT`: there is no such device.
-    pub fn device_info(&self, handle: u32) -> Result<DeviceInfo> {
-        let device = self.devices.read().get(handle)?;
-        let source_id = device.refresh_source_id(&*self.vmm);
-        let binding = *device.binding.lock();
-        let translated = match binding.state {
-            BindingState::Direct => self.look_up(source_id).and_then(core::result::Result::ok),
-            _ => binding.translated,
-        };
-        Ok(DeviceInfo {
-            source_id,
-            state: binding.state,
-            domain_id: translated.map(|translated| translated.domain_id),
-            stages: translated.map(|translated| translated.stages),
-            hwpt: binding.hwpt,
-            host_errno: binding.errno,
-            translations: device.translations.get(),
-            cache_hits: device.cache_hits.get(),
-            faults: device.faults.get(),
-            stale_uses: device.stale_uses.get(),
-        })
-    }
-
-    /// The present PASID entry of a requester; None while translation is off.
-    pub(super) fn look_up(
-        &self,
-        source_id: u16,
-    ) -> Option<core::result::Result<Translated, TableFault>> {
+    /// The present PASID entry of a requester without PASID; None while translation is
+    /// off.
+    pub(super) fn look_up(&self, source_id: u16) -> Option<Result<Translated, TableFault>> {
         self.look_up_requester(Requester::plain(source_id))
     }
 
@@ -219,7 +186,7 @@ impl Unit {
     pub(super) fn look_up_requester(
         &self,
         requester: Requester,
-    ) -> Option<core::result::Result<Translated, TableFault>> {
+    ) -> Option<Result<Translated, TableFault>> {
         let control = *self.control.read();
         control
             .enabled
@@ -240,232 +207,342 @@ impl Unit {
     ) {
         let devices = self.devices.read().all();
         for device in devices.iter().filter(|device| named(device)) {
-            self.sync(state, device, out);
+            self.sync_device(state, device, out);
+        }
+        self.collect_hwpts(out);
+    }
+
+    /// Put the requests of one PASID of every device where the guest's tables say: those
+    /// with it, and those without PASID that go through its entry, or may now.
+    pub(super) fn sync_pasid(&self, state: &mut State, pasid: u32, out: &mut Outbox) {
+        let devices = self.devices.read().all();
+        for device in &devices {
+            let through = device.binding.lock().translated.map(|it| it.pasid);
+            if through.is_none_or(|used| used == pasid) {
+                self.sync(state, device, None, out);
+            }
+            if self.is_pasid_of_host(pasid) {
+                self.sync(state, device, Some(pasid), out);
+            }
+        }
+        self.collect_hwpts(out);
+    }
+
+    /// The host has no requests with PASID 0: its entry is that of requests without.
+    fn is_pasid_of_host(&self, pasid: u32) -> bool {
+        self.capabilities.ecap.pasid() && pasid != 0
+    }
+
+    /// Put all requests of a device where the guest's tables say.
+    pub(super) fn sync_device(&self, state: &mut State, device: &Arc<Device>, out: &mut Outbox) {
+        if device.host.is_none() {
+            return;
+        }
+        self.sync(state, device, None, out);
+        let control = *self.control.read();
+        let mut pasids: BTreeSet<u32> = device.pasids.lock().keys().copied().collect();
+        if control.enabled {
+            pasids.extend(pasids::present(
+                &*self.memory,
+                &self.capabilities,
+                control.root,
+                device.source_id(),
+                MAX_PASIDS,
+            ));
+        }
+        for pasid in pasids {
+            if self.is_pasid_of_host(pasid) {
+                self.sync(state, device, Some(pasid), out);
+            }
         }
     }
 
-    /// Put a device where the guest's tables say.
-    fn sync(&self, state: &mut State, device: &Device, out: &mut Outbox) {
-        let (Some(host), Some(bound)) = (self.host.as_deref(), device.host) else {
+    /// Put the requests of `pasid`, or those without one, where the guest's tables say.
+    fn sync(&self, state: &mut State, device: &Arc<Device>, pasid: Option<u32>, out: &mut Outbox) {
+        let Some(bound) = &device.host else {
             return;
         };
-        let wanted = match self.look_up(device.source_id()) {
+        let before = device.binding_of(pasid);
+        let after = match self.wanted(device.source_id(), pasid) {
+            Wanted::Blocked(fault) => {
+                if before.is_none() && !bound.is_in_doubt(pasid) {
+                    return;
+                }
+                self.detach(bound, device, pasid, fault, out)
+            }
+            Wanted::Parent(translated) => {
+                let wanted = bound.parent().map(|parent| Binding {
+                    state: BindingState::Parent,
+                    translated,
+                    hwpt: Some(parent),
+                    refused: None,
+                });
+                match wanted {
+                    Some(wanted) => self.attach(bound, device, pasid, wanted, out),
+                    None => Ok(Binding::blocked(translated, None)),
+                }
+            }
+            Wanted::Nested(content, translated) => {
+                self.nest(bound, device, pasid, content, translated, out)
+            }
+        };
+        match after {
+            Ok(after) => self.rebind(state, device, pasid, after),
+            // It may still go where it went: not before that is settled has the guest's
+            // command been done.
+            Err(refused) => self.unsettle(state, device, pasid, refused, out),
+        }
+    }
+
+    fn wanted(&self, source_id: u16, pasid: Option<u32>) -> Wanted {
+        let requester = Requester {
+            source_id,
+            pasid,
+            purpose: Purpose::Untranslated,
+        };
+        match self.look_up_requester(requester) {
+            None if pasid.is_some() => Wanted::Blocked(None),
             None => Wanted::Parent(None),
-            Some(Err(fault)) => Wanted::Blocked(fault.fault),
-            Some(Ok(translated)) => match nested_content(&translated.stages) {
+            Some(Err(fault)) => Wanted::Blocked(Some(fault.fault)),
+            Some(Ok(translated)) => match nested_content(&translated) {
                 Some(content) => Wanted::Nested(content, translated),
                 None => Wanted::Parent(Some(translated)),
             },
-        };
-        let before = *device.binding.lock();
-        let after = match wanted {
-            Wanted::Blocked(fault) => self.detach(host, bound, device, fault, out),
-            Wanted::Parent(translated) => {
-                let parent = Binding {
-                    state: BindingState::Parent,
-                    translated,
-                    hwpt: Some(host.parent()),
-                    nested: None,
-                    errno: None,
-                };
-                self.attach(host, bound, device, before, parent, out)
-            }
-            Wanted::Nested(content, translated) => {
-                match self.acquire(state, host, bound, device, content, out) {
-                    Ok(hwpt) => {
-                        let nested = Binding {
-                            state: BindingState::Nested,
-                            translated: Some(translated),
-                            hwpt: Some(hwpt),
-                            nested: Some(content),
-                            errno: None,
-                        };
-                        let after = self.attach(host, bound, device, before, nested, out);
-                        if after.nested.is_none() {
-                            self.release(state, Some(content), out);
-                        }
-                        after
-                    }
-                    Err(errno) => self.give_up(host, bound, Some(translated), errno),
-                }
-            }
-        };
-        *device.binding.lock() = after;
-        self.release(state, before.nested, out);
+        }
     }
 
-    /// Attach to `wanted`, unless the device is there already; detach if that fails.
+    /// Remember where requests are.
+    fn rebind(&self, state: &mut State, device: &Device, pasid: Option<u32>, after: Binding) {
+        state.index.add(&after);
+        let hwpt = after.hwpt.clone();
+        if let Some(before) = device.set_binding(pasid, after) {
+            state.index.remove(&before);
+            let stays = match (&before.hwpt, &hwpt) {
+                (Some(before), Some(after)) => before.is(after),
+                (before, _) => before.is_none(),
+            };
+            if !stays {
+                device.forget_groups(pasid);
+            }
+        }
+    }
+
+    /// Neither attached nor detached: try again before the guest is told that its
+    /// command is done.
+    fn unsettle(
+        &self,
+        state: &mut State,
+        device: &Arc<Device>,
+        pasid: Option<u32>,
+        refused: HostError,
+        out: &mut Outbox,
+    ) {
+        self.refused(
+            device,
+            pasid,
+            refused,
+            "its DMA could not be blocked yet",
+            out,
+        );
+        if let Some(binding) = device.binding_of(pasid) {
+            let stuck = Binding {
+                refused: Some(refused),
+                ..binding
+            };
+            self.rebind(state, device, pasid, stuck);
+        }
+        state.unsettled.push((Arc::clone(device), pasid));
+    }
+
+    /// Try again what could not be settled. True if nothing is left of it.
+    pub(super) fn settle(&self, state: &mut State, out: &mut Outbox) -> bool {
+        for (device, pasid) in core::mem::take(&mut state.unsettled) {
+            self.sync(state, &device, pasid, out);
+        }
+        self.collect_hwpts(out);
+        state.unsettled.is_empty()
+    }
+
+    /// Through the nested HWPT of `content`.
+    fn nest(
+        &self,
+        bound: &HostDevice,
+        device: &Device,
+        pasid: Option<u32>,
+        content: VtdS1,
+        translated: Translated,
+        out: &mut Outbox,
+    ) -> Result<Binding, HostError> {
+        let source_id = u64::from(device.source_id());
+        loop {
+            let (nested, fresh) = match bound.space.nested(bound, content) {
+                Ok(found) => found,
+                Err(refused) => {
+                    self.counters.hwpt_alloc_errors.add(1);
+                    out.event(
+                        Event::HwptAllocError,
+                        [refused.errno as u64, content.pgtbl_addr, source_id],
+                    );
+                    return self.give_up(bound, device, pasid, Some(translated), refused, out);
+                }
+            };
+            if fresh {
+                self.counters.hwpt_allocs.add(1);
+                out.event(
+                    Event::HwptAlloc,
+                    [u64::from(nested.id), content.pgtbl_addr, source_id],
+                );
+            }
+            let wanted = Binding {
+                state: BindingState::Nested,
+                translated: Some(translated),
+                hwpt: Some(Hwpt::Nested(nested)),
+                refused: None,
+            };
+            let after = self.attach(bound, device, pasid, wanted, out)?;
+            // A device without PRI cannot have a fault queue; without one it may do.
+            let without_requests = after.refused.is_some_and(|refused| {
+                refused.request == request::VFIO_ATTACH && refused.errno == libc::ENODEV
+            });
+            if !without_requests || !bound.sends_page_requests() {
+                return Ok(after);
+            }
+            bound.give_up_page_requests();
+        }
+    }
+
+    /// Attach as `wanted`, unless that is so; detached if it is refused.
     fn attach(
         &self,
-        host: &dyn Host,
-        bound: HostDevice,
+        bound: &HostDevice,
         device: &Device,
-        before: Binding,
+        pasid: Option<u32>,
         wanted: Binding,
         out: &mut Outbox,
-    ) -> Binding {
-        let Some(hwpt) = wanted.hwpt else {
-            return before;
+    ) -> Result<Binding, HostError> {
+        let Some(hwpt) = wanted.hwpt.clone() else {
+            return Ok(wanted);
         };
-        if before.hwpt == wanted.hwpt {
-            return wanted;
-        }
         let source_id = u64::from(device.source_id());
-        match host.attach(bound, hwpt) {
-            Ok(()) => {
+        match bound.attach(pasid, &hwpt) {
+            Ok(false) => Ok(wanted),
+            Ok(true) => {
                 let pgtt = wanted
                     .translated
                     .map_or(0, |translated| translated.stages.translation_type() as u64);
                 self.counters.attaches.add(1);
-                out.event(Event::Attach, [source_id, u64::from(hwpt.0), pgtt]);
-                wanted
+                out.event(Event::Attach, [source_id, u64::from(hwpt.id()), pgtt]);
+                Ok(wanted)
             }
-            Err(errno) => {
+            Err(refused) => {
                 self.counters.attach_errors.add(1);
                 out.event(
                     Event::AttachError,
-                    [source_id, u64::from(hwpt.0), errno as u64],
+                    [source_id, u64::from(hwpt.id()), refused.errno as u64],
                 );
-                self.refused(device, "attachment", errno, out);
-                self.give_up(host, bound, wanted.translated, errno)
+                self.give_up(bound, device, pasid, wanted.translated, refused, out)
             }
         }
     }
 
-    /// The guest's tables have nothing for the device.
+    /// The guest's tables have nothing for these requests.
     fn detach(
         &self,
-        host: &dyn Host,
-        bound: HostDevice,
+        bound: &HostDevice,
         device: &Device,
-        fault: Fault,
+        pasid: Option<u32>,
+        fault: Option<Fault>,
         out: &mut Outbox,
-    ) -> Binding {
-        let before = *device.binding.lock();
-        if before.hwpt.is_some() {
-            let arguments = [
-                u64::from(device.source_id()),
-                u64::from(fault.reason.code()),
-                0,
-            ];
-            out.event(Event::Detach, arguments);
+    ) -> Result<Binding, HostError> {
+        if bound.detach(pasid)? {
+            let reason = fault.map_or(0, |fault| u64::from(fault.reason.code()));
+            out.event(Event::Detach, [u64::from(device.source_id()), reason, 0]);
             self.counters.detaches.add(1);
         }
-        // The device is known to the host, so this cannot fail.
-        let _detached = host.detach(bound);
-        Binding::new(true)
+        Ok(Binding::blocked(None, None))
     }
 
-    /// The host refused: the device stays detached, on purpose, until the guest
+    /// The host refused: the requests stay blocked, on purpose, until the guest
     /// announces another configuration.
     fn give_up(
         &self,
-        host: &dyn Host,
-        bound: HostDevice,
+        bound: &HostDevice,
+        device: &Device,
+        pasid: Option<u32>,
         translated: Option<Translated>,
-        errno: Errno,
-    ) -> Binding {
-        let _detached = host.detach(bound);
+        refused: HostError,
+        out: &mut Outbox,
+    ) -> Result<Binding, HostError> {
+        let _was_attached = bound.detach(pasid)?;
+        self.refused(device, pasid, refused, "its DMA is blocked", out);
         self.counters.detaches.add(1);
-        Binding {
-            translated,
-            errno: Some(errno),
-            ..Binding::new(true)
-        }
+        Ok(Binding::blocked(translated, Some(refused)))
     }
 
-    fn refused(&self, device: &Device, what: &str, errno: Errno, out: &mut Outbox) {
+    fn refused(
+        &self,
+        device: &Device,
+        pasid: Option<u32>,
+        refused: HostError,
+        so: &str,
+        out: &mut Outbox,
+    ) {
         let [bus, devfn] = device.source_id().to_be_bytes();
+        out.event(
+            Event::HostRefused,
+            [
+                u64::from(device.source_id())
+                    | pasid.map_or(0, |pasid| (1 << 63) | u64::from(pasid) << 16),
+                u64::from(refused.request),
+                refused.errno as u64,
+            ],
+        );
         out.log(&self.log_budget, LogLevel::Error, || {
+            let whose = pasid.map_or(String::new(), |pasid| format!(" PASID {pasid:#x}"));
             format!(
-                "the host refused the {what} of device {bus:02x}:{:02x}.{} with errno {errno}; its \
-                 DMA is blocked",
+                "device {bus:02x}:{:02x}.{}{whose}: {}; {so}",
                 devfn >> 3,
-                devfn & 7
+                devfn & 7,
+                crate::Error::from(refused).message()
             )
         });
     }
 
-    /// The nested HWPT of this content, allocated if it is the first of its kind.
-    fn acquire(
-        &self,
-        state: &mut State,
-        host: &dyn Host,
-        bound: HostDevice,
-        device: &Device,
-        content: VtdS1,
-        out: &mut Outbox,
-    ) -> core::result::Result<HwptId, Errno> {
-        if let Some(shared) = state.hwpts.by_content.get_mut(&content) {
-            shared.users = shared.users.saturating_add(1);
-            return Ok(shared.id);
+    /// Destroy the nested HWPTs that nobody uses any more.
+    pub(super) fn collect_hwpts(&self, out: &mut Outbox) {
+        let Some(host) = &self.host else { return };
+        let collected = host.collect();
+        for id in collected.destroyed {
+            self.counters.hwpt_destroys.add(1);
+            out.event(Event::HwptDestroy, [u64::from(id), 0, 0]);
         }
-        let source_id = u64::from(device.source_id());
-        match host.alloc_nested(bound, &content) {
-            Ok(id) => {
-                self.counters.hwpt_allocs.add(1);
-                out.event(
-                    Event::HwptAlloc,
-                    [u64::from(id.0), content.pgtbl_addr, source_id],
-                );
-                state
-                    .hwpts
-                    .by_content
-                    .insert(content, Shared { id, users: 1 });
-                Ok(id)
-            }
-            Err(errno) => {
-                self.counters.hwpt_alloc_errors.add(1);
-                out.event(
-                    Event::HwptAllocError,
-                    [errno as u64, content.pgtbl_addr, source_id],
-                );
-                self.refused(device, "nested HWPT", errno, out);
-                Err(errno)
-            }
-        }
+        self.counters
+            .hwpt_destroy_errors
+            .add(collected.refused.len() as u64);
     }
 
-    /// A device has left the nested HWPT of this content; the last one ends it.
-    fn release(&self, state: &mut State, content: Option<VtdS1>, out: &mut Outbox) {
-        let Some(content) = content else { return };
-        let Some(shared) = state.hwpts.by_content.get_mut(&content) else {
-            return;
-        };
-        shared.users = shared.users.saturating_sub(1);
-        if shared.users > 0 {
-            return;
-        }
-        let id = shared.id;
-        state.hwpts.by_content.remove(&content);
-        if let Some(host) = &self.host {
-            if host.destroy(id).is_ok() {
-                self.counters.hwpt_destroys.add(1);
-                out.event(Event::HwptDestroy, [u64::from(id.0), 0, 0]);
-            }
-        }
-    }
-
-    /// Detach every device from an HWPT that must not be used any more.
+    /// Block all requests that go through an HWPT that must not be used any more.
     pub(super) fn block_users(
         &self,
         state: &mut State,
-        hwpt: HwptId,
-        errno: Errno,
+        nested: &Nested,
+        refused: HostError,
         out: &mut Outbox,
     ) {
-        let Some(host) = self.host.as_deref() else {
-            return;
-        };
         let devices = self.devices.read().all();
         for device in devices {
-            let before = *device.binding.lock();
-            let (Some(bound), true) = (device.host, before.hwpt == Some(hwpt)) else {
-                continue;
-            };
-            self.refused(&device, "invalidation", errno, out);
-            *device.binding.lock() = self.give_up(host, bound, before.translated, errno);
-            self.release(state, before.nested, out);
+            let Some(bound) = &device.host else { continue };
+            for (pasid, before) in device.bindings() {
+                let used = before.hwpt.as_ref().and_then(Hwpt::nested);
+                if used.is_none_or(|used| used.serial != nested.serial) {
+                    continue;
+                }
+                match self.give_up(bound, &device, pasid, before.translated, refused, out) {
+                    Ok(after) => self.rebind(state, &device, pasid, after),
+                    Err(refused) => self.unsettle(state, &device, pasid, refused, out),
+                }
+            }
         }
+        self.collect_hwpts(out);
     }
 }

@@ -2,6 +2,7 @@
 
 use bitfield_struct::bitfield;
 
+use crate::host::soft::{TwinConfig, capable_iommu};
 use crate::spec::descriptors::MAX_HANDLE_MASK;
 use crate::spec::registers::{Cap, Ecap, offset};
 use crate::translate::tables::Capabilities;
@@ -23,6 +24,8 @@ pub enum HostKind {
     None,
     /// The embedded software host.
     Soft,
+    /// iommufd.
+    Iommufd,
 }
 
 /// Faults to inject, for tests that must fail.
@@ -150,13 +153,29 @@ impl Config {
             )));
         }
         let refusals = self.combinations(address_width).into_iter();
-        let refusals = refusals.chain(self.host_combinations(address_width));
+        let refusals = refusals.chain(self.host_combinations());
         for (refused, sentence) in refusals {
             if refused {
                 return Err(Error::invalid(sentence));
             }
         }
         Ok(self.report(address_width))
+    }
+
+    /// The machine that the software host plays: what the guest is offered, and all that
+    /// an assigned device may need of it, with addresses of the same width.
+    ///
+    /// # Errors
+    /// As [`Self::capabilities`].
+    pub(super) fn twin(&self) -> Result<TwinConfig> {
+        let mut iommu = capable_iommu();
+        iommu
+            .cap
+            .set_address_width(self.capabilities()?.cap.address_width());
+        Ok(TwinConfig {
+            iommus: vec![iommu],
+            ..TwinConfig::default()
+        })
     }
 
     /// What does not go together whoever translates: a condition, and what to do.
@@ -237,7 +256,7 @@ impl Config {
     }
 
     /// What a host cannot be given.
-    fn host_combinations(&self, address_width: u32) -> [(bool, &'static str); 5] {
+    fn host_combinations(&self) -> [(bool, &'static str); 6] {
         let f = self.features;
         let host = self.host != HostKind::None;
         [
@@ -252,18 +271,21 @@ impl Config {
                  second-stage translation off, or select no host",
             ),
             (
-                host && address_width != 48,
-                "the software host has 48-bit addresses; use an address width of 48, or select \
+                host && f.execute_request(),
+                "a host cannot be told of execute requests; turn them off, or select no host",
+            ),
+            (
+                host && f.rid_pasid(),
+                "a host has requests without PASID use PASID 0; turn RID_PASID off, or select \
                  no host",
             ),
             (
-                host && (self.pasid_bits > 0 || f.device_tlb() || f.extended_accessed()),
-                "requests with PASID, device TLBs and extended accessed bits are not handed to \
-                 a host yet; turn them off, or select no host",
+                self.host != HostKind::Soft && self.inject.refuse_alloc,
+                "only the software host can be made to refuse; select it",
             ),
             (
                 !host && self.inject != Inject::default(),
-                "faults can be injected only into the calls on a host; select the software host",
+                "faults can be injected only into the calls on a host; select one",
             ),
         ]
     }

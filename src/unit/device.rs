@@ -7,8 +7,11 @@ use std::sync::atomic::{AtomicU8, AtomicU16, Ordering};
 use parking_lot::Mutex;
 
 use super::binding::{Binding, BindingState};
+use super::host_faults::HostGroup;
 use super::stats::Counter;
-use crate::host::{HostDevice, HwptId};
+use crate::host::HostError;
+use crate::host::device::HostDevice;
+use crate::host::ioctl::Fd;
 use crate::translate::stages::Stages;
 use crate::vmm::Vmm;
 use crate::{Error, Result};
@@ -17,7 +20,7 @@ use crate::{Error, Result};
 const MAX_DEVICES: usize = 1 << 16;
 
 /// A device to add.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct DeviceDescription {
     /// The VMM's name for it.
     pub tag: u64,
@@ -25,6 +28,12 @@ pub struct DeviceDescription {
     pub source_id: u16,
     /// It belongs to the host.
     pub assigned: bool,
+    /// The iommufd it is or is to be bound to; None for one of the unit's own.
+    pub iommufd: Option<Fd>,
+    /// Its vfio file; None if the VMM attaches it.
+    pub file: Option<Fd>,
+    /// Its ID on the iommufd; None if it is to be bound.
+    pub dev_id: Option<u32>,
 }
 
 /// Who keeps a device's translations and is to be told of invalidations.
@@ -48,9 +57,13 @@ pub struct DeviceInfo {
     /// Tables in use.
     pub stages: Option<Stages>,
     /// HWPT it is attached to.
-    pub hwpt: Option<HwptId>,
-    /// Errno with which the host refused its configuration.
-    pub host_errno: Option<i32>,
+    pub hwpt: Option<u32>,
+    /// The call with which the host refused its configuration.
+    pub refused: Option<HostError>,
+    /// PASIDs that are attached on the host.
+    pub pasids: usize,
+    /// PASIDs that the host refused.
+    pub pasids_blocked: usize,
     /// Requests translated.
     pub translations: u64,
     /// Answered from the host's cache.
@@ -70,7 +83,12 @@ pub(super) struct Device {
     notify: AtomicU8,
     /// The host's name for it, if it is assigned.
     pub host: Option<HostDevice>,
+    /// Where requests without PASID are.
     pub binding: Mutex<Binding>,
+    /// Where those of PASIDs are; only what is or should be on the host.
+    pub pasids: Mutex<BTreeMap<u32, Binding>>,
+    /// Page requests of the host that the guest has not answered, by PASID and group.
+    pub host_groups: Mutex<BTreeMap<(Option<u32>, u16), HostGroup>>,
     pub translations: Counter,
     pub cache_hits: Counter,
     pub faults: Counter,
@@ -83,8 +101,10 @@ impl Device {
             tag: description.tag,
             source_id: AtomicU16::new(description.source_id),
             notify: AtomicU8::new(0),
-            host,
             binding: Mutex::new(Binding::new(host.is_some())),
+            host,
+            pasids: Mutex::default(),
+            host_groups: Mutex::default(),
             translations: Counter::default(),
             cache_hits: Counter::default(),
             faults: Counter::default(),
@@ -124,12 +144,59 @@ impl Device {
         self.source_id()
     }
 
-    /// DID of the PASID entry in use.
-    pub fn domain_id(&self) -> Option<u16> {
-        self.binding
-            .lock()
-            .translated
-            .map(|translated| translated.domain_id)
+    /// Where the requests of `pasid`, or those without one, are; None if nothing is
+    /// known of the PASID.
+    pub fn binding_of(&self, pasid: Option<u32>) -> Option<Binding> {
+        match pasid {
+            None => Some(self.binding.lock().clone()),
+            Some(pasid) => self.pasids.lock().get(&pasid).cloned(),
+        }
+    }
+
+    /// Remember where they are. A PASID that is nowhere, and that nothing is known of, is
+    /// forgotten. Gives what was known before.
+    pub fn set_binding(&self, pasid: Option<u32>, binding: Binding) -> Option<Binding> {
+        let Some(pasid) = pasid else {
+            return Some(core::mem::replace(&mut *self.binding.lock(), binding));
+        };
+        let mut pasids = self.pasids.lock();
+        if binding.hwpt.is_none() && binding.refused.is_none() {
+            pasids.remove(&pasid)
+        } else {
+            pasids.insert(pasid, binding)
+        }
+    }
+
+    /// The host has answered the page requests of `pasid`, or those without one, by itself.
+    pub fn forget_groups(&self, pasid: Option<u32>) {
+        self.host_groups.lock().retain(|&(of, _), _| of != pasid);
+    }
+
+    /// Nothing is known any more.
+    pub fn forget_bindings(&self) {
+        self.host_groups.lock().clear();
+        *self.binding.lock() = Binding::new(self.host.is_some());
+        self.pasids.lock().clear();
+    }
+
+    /// PASIDs that are attached, and that the host refused.
+    pub fn count_pasids(&self) -> (usize, usize) {
+        let pasids = self.pasids.lock();
+        let blocked = pasids.values().filter(|binding| binding.hwpt.is_none());
+        let blocked = blocked.count();
+        (pasids.len().saturating_sub(blocked), blocked)
+    }
+
+    /// Everything that is known.
+    pub fn bindings(&self) -> Vec<(Option<u32>, Binding)> {
+        let mut all = vec![(None, self.binding.lock().clone())];
+        let pasids = self.pasids.lock();
+        all.extend(
+            pasids
+                .iter()
+                .map(|(&pasid, binding)| (Some(pasid), binding.clone())),
+        );
+        all
     }
 
     pub fn clear_counters(&self) {
@@ -187,9 +254,14 @@ impl Devices {
 
     /// The device with this requester ID, and its handle.
     pub fn find(&self, source_id: u16) -> Option<(u32, Arc<Device>)> {
+        self.find_by(|device| device.source_id() == source_id)
+    }
+
+    /// The first device for which `is` holds, and its handle.
+    pub fn find_by(&self, is: impl Fn(&Device) -> bool) -> Option<(u32, Arc<Device>)> {
         self.by_handle
             .iter()
-            .find(|(_, device)| device.source_id() == source_id)
+            .find(|(_, device)| is(device))
             .map(|(&handle, device)| (handle, Arc::clone(device)))
     }
 
@@ -211,19 +283,6 @@ impl Devices {
         for device in self.by_handle.values() {
             device.clear_counters();
         }
-    }
-
-    /// Nested HWPTs in use, each once: all, or those whose PASID entry names the
-    /// domain.
-    pub fn nested_hwpts(&self, domain_id: Option<u16>) -> Vec<HwptId> {
-        let mut hwpts: Vec<HwptId> = self
-            .by_handle
-            .values()
-            .filter_map(|device| device.binding.lock().nested_hwpt(domain_id))
-            .collect();
-        hwpts.sort_unstable();
-        hwpts.dedup();
-        hwpts
     }
 }
 

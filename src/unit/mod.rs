@@ -6,25 +6,30 @@
 //! to be told to the VMM is collected in an outbox and delivered after the lock is
 //! released.
 
+mod assigned;
 mod batch;
 mod binding;
+mod compat;
 mod config;
 mod device;
 mod direct;
 mod dump;
 mod fault_log;
+mod host_faults;
 mod interrupts;
 mod mappings;
 mod notify;
 mod outbox;
 mod page_requests;
 mod queue;
+mod ram;
 mod registers;
 mod regmap;
 mod signal;
 mod stats;
 mod translate;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use parking_lot::{Mutex, RwLock};
@@ -32,18 +37,20 @@ use parking_lot::{Mutex, RwLock};
 use crate::cache::contexts::ContextCache;
 use crate::cache::translations::TranslationCache;
 use crate::event::Event;
-use crate::host::Host;
-use crate::host::simple::SoftHost;
+use crate::host::ioctl::{Linux, System};
+use crate::host::soft::{Injection, Twin};
+use crate::host::uapi::request;
+use crate::host::{Host, Offer};
 use crate::interrupt;
 use crate::interrupt::cache::EntryCache;
-use crate::memory::{GuestMemory, HostRam};
+use crate::memory::GuestMemory;
 use crate::spec::registers::{RootTableAddress, offset};
 use crate::translate::tables::Capabilities;
 use crate::vmm::Vmm;
 use crate::{Error, Result};
 
-use binding::SharedHwpts;
-use device::Devices;
+use binding::Index;
+use device::{Device, Devices};
 use outbox::{Failures, LogBudget, Outbox};
 use registers::Registers;
 use stats::Counters;
@@ -65,10 +72,10 @@ pub struct Unit {
     capabilities: Capabilities,
     vmm: Arc<dyn Vmm>,
     memory: Arc<GuestMemory>,
-    host: Option<Arc<dyn Host>>,
+    host: Option<Host>,
     /// The host's silicon, when it is ours to play: where assigned devices' DMA
     /// goes.
-    hardware: Option<Arc<SoftHost>>,
+    twin: Option<Arc<Twin>>,
     devices: RwLock<Devices>,
     /// What translation needs of the registers; written under the state's lock.
     control: RwLock<Control>,
@@ -81,6 +88,8 @@ pub struct Unit {
     /// Translations of devices without a host.
     cache: TranslationCache,
     state: Mutex<State>,
+    /// Numbers of the host's spaces whose fault queue the VMM watches.
+    watched: Mutex<BTreeSet<u64>>,
     counters: Counters,
     log_budget: LogBudget,
 }
@@ -88,7 +97,11 @@ pub struct Unit {
 /// Registers and what the guest's commands have made of them.
 struct State {
     registers: Registers,
-    hwpts: SharedHwpts,
+    /// What assigned devices go through, by the names that invalidations use.
+    index: Index,
+    /// Requests that could be neither attached nor blocked: a device, and a PASID or
+    /// None for those without.
+    unsettled: Vec<(Arc<Device>, Option<u32>)>,
     /// Somebody executes the queue, and may have let go of the lock to tell the VMM.
     draining: bool,
     /// So many calls are telling the VMM what a register access ordered.
@@ -112,33 +125,57 @@ impl Unit {
     /// # Errors
     /// `EINVAL`: values of `config` are not supported or do not go together.
     pub fn new(config: Config, vmm: Arc<dyn Vmm>) -> Result<Self> {
-        let memory = Arc::new(GuestMemory::default());
-        let hardware = match config.host {
-            HostKind::None => None,
-            HostKind::Soft => {
-                let host = SoftHost::new(Arc::clone(&memory));
-                host.refuse_allocations(config.inject.refuse_alloc);
-                Some(Arc::new(host))
-            }
+        let twin = match config.host {
+            HostKind::Soft => Some(Arc::new(Twin::new(config.twin()?))),
+            HostKind::None | HostKind::Iommufd => None,
         };
-        let host = hardware.clone().map(|host| host as Arc<dyn Host>);
-        Self::assemble(config, vmm, memory, host, hardware)
+        let system: Option<Arc<dyn System>> = match (config.host, &twin) {
+            (HostKind::None, _) => None,
+            (_, Some(twin)) => Some(Arc::clone(twin) as _),
+            (_, None) => Some(Arc::new(Linux)),
+        };
+        Self::assemble(config, vmm, system, twin)
+    }
+
+    /// A unit whose host is reached through `system`, for [`HostKind::Iommufd`].
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn with_system(config: Config, vmm: Arc<dyn Vmm>, system: Arc<dyn System>) -> Result<Self> {
+        Self::assemble(config, vmm, Some(system), None)
     }
 
     fn assemble(
         config: Config,
         vmm: Arc<dyn Vmm>,
-        memory: Arc<GuestMemory>,
-        host: Option<Arc<dyn Host>>,
-        hardware: Option<Arc<SoftHost>>,
+        system: Option<Arc<dyn System>>,
+        twin: Option<Arc<Twin>>,
     ) -> Result<Self> {
+        let memory = Arc::new(GuestMemory::default());
+        let offer = Offer {
+            pasid_bits: config.pasid_bits,
+            page_requests: config.features.page_request(),
+        };
+        if config.inject.refuse_alloc {
+            if let Some(twin) = &twin {
+                // The first one is the nesting parent.
+                twin.inject(Injection {
+                    skip: 1,
+                    request: Some(request::HWPT_ALLOC),
+                    errno: libc::ENOMEM,
+                    times: u64::MAX,
+                    ..Injection::default()
+                });
+            }
+        }
+        let host = system.map(|system| Host::new(system, Arc::clone(&memory), offer));
         Ok(Self {
             config,
             capabilities: config.capabilities()?,
             vmm,
             memory,
             host,
-            hardware,
+            twin,
             devices: RwLock::default(),
             control: RwLock::default(),
             interrupts: RwLock::default(),
@@ -147,11 +184,13 @@ impl Unit {
             cache: TranslationCache::default(),
             state: Mutex::new(State {
                 registers: Registers::default(),
-                hwpts: SharedHwpts::default(),
+                index: Index::default(),
+                unsettled: Vec::new(),
                 draining: false,
                 telling: 0,
                 answering: 0,
             }),
+            watched: Mutex::default(),
             counters: Counters::default(),
             log_budget: LogBudget::new(),
         })
@@ -215,33 +254,6 @@ impl Unit {
         });
         self.devices.read().clear_counters();
         self.counters.clear();
-    }
-
-    /// Register guest RAM.
-    ///
-    /// # Errors
-    /// As [`GuestMemory::add`].
-    pub fn ram_add(&self, gpa: u64, ram: HostRam, read_only: bool) -> Result<()> {
-        let size = ram.size();
-        self.memory.add(gpa, ram, read_only)?;
-        self.vmm
-            .event(Event::RamAdd, gpa, size, u64::from(read_only));
-        Ok(())
-    }
-
-    /// Take a RAM region back.
-    ///
-    /// # Errors
-    /// As [`GuestMemory::remove`].
-    pub fn ram_remove(&self, gpa: u64, size: u64) -> Result<()> {
-        self.memory.remove(gpa, size)?;
-        self.contexts.clear();
-        if let Some(host) = &self.host {
-            host.ram_removed();
-        }
-        self.interrupt_entries.invalidate_all();
-        self.vmm.event(Event::RamRemove, gpa, size, 0);
-        Ok(())
     }
 
     /// The counters.

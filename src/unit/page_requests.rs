@@ -319,6 +319,10 @@ impl Unit {
             Event::PageResponse,
             [device.source_id().into(), group.into(), code as u64],
         );
+        if let Some(asked) = device.host_groups.lock().remove(&(pasid, group)) {
+            asked.answer(code);
+            return;
+        }
         out.page_response(PageResponse {
             tag: device.tag(),
             device: handle,

@@ -4,7 +4,7 @@ use super::batch::{Batch, entry_of};
 use super::outbox::{Failures, Outbox};
 use super::{State, Unit};
 use crate::event::Event;
-use crate::host::VtdS1Invalidate;
+use crate::host::uapi::VtdS1Invalidate;
 use crate::spec::descriptors::{Descriptor, Generic, PageRange, PasidPages, Scope, SourceMatch};
 use crate::spec::registers::{QueueAddress, QueueErrorInfo, TableMode};
 use crate::vmm::{LogLevel, Pasids};
@@ -127,6 +127,9 @@ impl Unit {
             out.event(Event::Descriptor, [u64::from(kind), low, high]);
             self.execute(state, descriptor, batch, out);
             state.registers.queue_head = after(queue, head);
+            if state.registers.faults.stops_queue() {
+                return Ok(Stop::Done);
+            }
             if out.is_full() {
                 return Ok(Stop::Full);
             }
@@ -189,7 +192,11 @@ impl Unit {
                 status, interrupt, ..
             } => {
                 self.submit(state, batch, out);
-                self.complete_wait(state, status, interrupt, out);
+                if self.settle(state, out) {
+                    self.complete_wait(state, status, interrupt, out);
+                } else {
+                    self.abort_wait(state, out);
+                }
             }
             Descriptor::InterruptEntryCache { range } => self.invalidate_interrupts(range, out),
             Descriptor::PageGroupResponse {
@@ -211,6 +218,21 @@ impl Unit {
                 self.tell_device_tlb(source_id, pasids, range, out);
             }
         }
+    }
+
+    /// A device of the host could be neither flushed nor blocked: it may still use what
+    /// the guest takes back when its wait completes. So the wait is aborted, as behind a
+    /// device TLB that does not answer (6.5.2.10), and software asks again.
+    fn abort_wait(&self, state: &mut State, out: &mut Outbox) {
+        let Some((device, _)) = state.unsettled.first() else {
+            return;
+        };
+        let source_id = device.source_id();
+        self.counters.host_timeouts.add(1);
+        out.event(Event::HostTimeout, [source_id.into(), 0, 0]);
+        let registers = &mut state.registers;
+        registers.queue_error.set_timeout_source(source_id);
+        registers.faults.timeout_error(out);
     }
 
     /// Everything before the wait is done, as it is executed in order: fence and
@@ -248,10 +270,8 @@ impl Unit {
     ) {
         self.forget_pasid_translations(domain_id, pasid, pages);
         self.tell_pasid(domain_id, pasid, pages, out);
-        // Hosts are given only requests without PASID, which use PASID 0.
-        if pasid == 0 {
-            self.collect(state, Some(domain_id), entry_of(pages), batch, out);
-        }
+        let name = (Some(domain_id), Some(pasid));
+        self.collect(state, name, entry_of(pages), batch, out);
     }
 
     /// Type 2 names second-stage addresses, so whatever of the domain was cached by
@@ -269,21 +289,22 @@ impl Unit {
             Scope::Global => None,
             Scope::Domain(domain_id) | Scope::Fine(domain_id, _) => Some(domain_id),
         };
-        self.collect(state, domain_id, VtdS1Invalidate::ALL, batch, out);
+        self.collect(state, (domain_id, None), VtdS1Invalidate::ALL, batch, out);
     }
 
-    /// Ask for `entry` of every nested HWPT of the domain, or of every one.
+    /// Ask for `entry` of every nested HWPT of a domain and PASID, of a domain, or of
+    /// every one.
     fn collect(
         &self,
         state: &mut State,
-        domain_id: Option<u16>,
+        (domain_id, pasid): (Option<u16>, Option<u32>),
         entry: VtdS1Invalidate,
         batch: &mut Batch,
         out: &mut Outbox,
     ) {
         let mut full = false;
-        for hwpt in self.devices.read().nested_hwpts(domain_id) {
-            full |= batch.add(hwpt, entry);
+        for nested in state.index.find(domain_id, pasid) {
+            full |= batch.add(nested, entry);
         }
         if full {
             self.submit(state, batch, out);
@@ -307,19 +328,15 @@ impl Unit {
         });
     }
 
-    /// Forget PASID entries: look up again the devices that used one that is named,
-    /// and those that had none, as the named one may be theirs now.
+    /// Forget PASID entries: look up again what they may be of. An entry may have come to
+    /// name another domain, so the PASID counts, and a domain is everything.
     fn invalidate_pasid(&self, state: &mut State, scope: Scope<u32>, out: &mut Outbox) {
         self.forget_pasids(scope);
         self.tell_everything(out);
-        self.sync_where(state, out, |device| {
-            let has = |domain_id| device.domain_id().is_none_or(|used| used == domain_id);
-            match scope {
-                Scope::Global => true,
-                Scope::Domain(domain_id) => has(domain_id),
-                Scope::Fine(domain_id, pasid) => pasid == 0 && has(domain_id),
-            }
-        });
+        match scope {
+            Scope::Global | Scope::Domain(_) => self.sync_all(state, out),
+            Scope::Fine(_, pasid) => self.sync_pasid(state, pasid, out),
+        }
     }
 
     /// An invalidation from the IOTLB register.

@@ -110,6 +110,16 @@ counters! {
     faults_collapsed,
     /// Device-TLB invalidations that timed out or failed.
     device_tlb_errors,
+    /// Nested HWPTs that could not be destroyed at the time.
+    hwpt_destroy_errors,
+    /// Invalidate calls that went on after a refused one.
+    invalidate_resumed,
+    /// Waits aborted as a device could be neither flushed nor blocked.
+    host_timeouts,
+    /// Page requests that came from the host.
+    host_page_requests,
+    /// Of these, answered at once as they were none or of no device.
+    host_page_requests_refused,
 }
 
 impl Counters {

@@ -1,87 +1,10 @@
-//! A host that fails on command: what the unit does when calls on it are refused.
-
-use std::sync::atomic::{AtomicI32, AtomicU64, AtomicUsize, Ordering};
+//! What the unit does when the host refuses calls.
 
 use super::*;
-use crate::host::{Errno, HostDevice, HwInfo, HwptId, InvalidateError, VtdS1, VtdS1Invalidate};
+use crate::host::Errno;
+use crate::host::soft::{TwinConfig, TwinStats, capable_iommu};
+use crate::memory::OwnedRam;
 use crate::vmm::LogLevel;
-
-/// The software host behind calls that can be made to fail.
-struct FlakyHost {
-    soft: Arc<SoftHost>,
-    /// Errno of the next attachments to nested HWPTs, 0 for none.
-    attach: AtomicI32,
-    /// So many invalidate calls fail, with EIO at their second entry.
-    invalidate: AtomicUsize,
-    /// Report hardware without ECAP.NEST.
-    no_nesting: bool,
-}
-
-impl Host for FlakyHost {
-    fn bind(&self) -> core::result::Result<HostDevice, Errno> {
-        self.soft.bind()
-    }
-
-    fn unbind(&self, device: HostDevice) {
-        self.soft.unbind(device);
-    }
-
-    fn hw_info(&self, device: HostDevice) -> core::result::Result<HwInfo, Errno> {
-        let mut info = self.soft.hw_info(device)?;
-        info.ecap.set_nested(!self.no_nesting);
-        Ok(info)
-    }
-
-    fn parent(&self) -> HwptId {
-        self.soft.parent()
-    }
-
-    fn alloc_nested(
-        &self,
-        device: HostDevice,
-        data: &VtdS1,
-    ) -> core::result::Result<HwptId, Errno> {
-        self.soft.alloc_nested(device, data)
-    }
-
-    fn attach(&self, device: HostDevice, hwpt: HwptId) -> core::result::Result<(), Errno> {
-        match self.attach.load(Ordering::SeqCst) {
-            0 => self.soft.attach(device, hwpt),
-            _ if hwpt == self.parent() => self.soft.attach(device, hwpt),
-            errno => Err(errno),
-        }
-    }
-
-    fn detach(&self, device: HostDevice) -> core::result::Result<(), Errno> {
-        self.soft.detach(device)
-    }
-
-    fn invalidate(
-        &self,
-        hwpt: HwptId,
-        entries: &[VtdS1Invalidate],
-    ) -> core::result::Result<(), InvalidateError> {
-        let left = self.invalidate.load(Ordering::SeqCst);
-        if left == 0 {
-            return self.soft.invalidate(hwpt, entries);
-        }
-        self.invalidate.store(left - 1, Ordering::SeqCst);
-        let handled = entries.len().min(1);
-        self.soft.invalidate(hwpt, &entries[..handled])?;
-        Err(InvalidateError {
-            handled,
-            errno: libc::EIO,
-        })
-    }
-
-    fn destroy(&self, hwpt: HwptId) -> core::result::Result<(), Errno> {
-        self.soft.destroy(hwpt)
-    }
-
-    fn ram_removed(&self) {
-        self.soft.ram_removed();
-    }
-}
 
 struct Deaf;
 
@@ -100,27 +23,26 @@ const QUEUE: u64 = 0x9000;
 const STATUS: u64 = 0xa000;
 const RAM_SIZE: u64 = 16 << 12;
 
-/// A unit over a flaky host, with one device at 00:00.0 whose first-stage table maps
+/// A unit over the software host, with one device at 00:00.0 whose first-stage table maps
 /// the pages at 0x5000 and 0x6000.
 struct Bench {
     unit: Unit,
-    host: Arc<FlakyHost>,
     device: u32,
     tail: u64,
 }
 
 impl Bench {
     fn new() -> Self {
-        let (unit, host) = Self::parts(false);
-        let description = DeviceDescription {
-            tag: 0,
-            source_id: 0,
-            assigned: true,
+        let config = Config {
+            host: HostKind::Soft,
+            ..Config::default()
         };
-        let device = unit.device_add(description).unwrap();
+        let unit = Unit::new(config, Arc::new(Deaf)).unwrap();
+        let ram = OwnedRam::new(RAM_SIZE);
+        unit.ram_add(0, ram.into(), false).unwrap();
+        let device = unit.device_add(ASSIGNED).unwrap();
         let mut bench = Self {
             unit,
-            host,
             device,
             tail: 0,
         };
@@ -152,24 +74,20 @@ impl Bench {
         bench
     }
 
-    fn parts(no_nesting: bool) -> (Unit, Arc<FlakyHost>) {
-        let cells: Arc<[AtomicU64]> = (0..RAM_SIZE / 8).map(|_| AtomicU64::new(0)).collect();
-        let memory = Arc::new(GuestMemory::default());
-        memory.add(0, cells.into(), false).unwrap();
-        let soft = Arc::new(SoftHost::new(Arc::clone(&memory)));
-        let host = Arc::new(FlakyHost {
-            soft: Arc::clone(&soft),
-            attach: AtomicI32::new(0),
-            invalidate: AtomicUsize::new(0),
-            no_nesting,
+    /// The next `times` calls of `request` fail.
+    fn refuse(&self, request: u32, errno: Errno, handled: u32, times: u64) {
+        self.unit.twin.as_ref().unwrap().inject(Injection {
+            request: Some(request),
+            errno,
+            handled,
+            blocked: true,
+            times,
+            ..Injection::default()
         });
-        let config = Config {
-            host: HostKind::Soft,
-            ..Config::default()
-        };
-        let control = Arc::clone(&host) as Arc<dyn Host>;
-        let unit = Unit::assemble(config, Arc::new(Deaf), memory, Some(control), Some(soft));
-        (unit.unwrap(), host)
+    }
+
+    fn twin(&self) -> TwinStats {
+        self.unit.twin.as_ref().unwrap().stats()
     }
 
     fn poke(&self, gpa: u64, value: u64) {
@@ -204,7 +122,7 @@ impl Bench {
 
     fn state(&self) -> (BindingState, Option<Errno>) {
         let info = self.unit.device_info(self.device).unwrap();
-        (info.state, info.host_errno)
+        (info.state, info.refused.map(|refused| refused.errno))
     }
 }
 
@@ -215,8 +133,17 @@ fn page(address: u64) -> [u64; 2] {
     [6 | 3 << 4 | 5 << 16, address]
 }
 
+const ASSIGNED: DeviceDescription = DeviceDescription {
+    tag: 0,
+    source_id: 0,
+    assigned: true,
+    iommufd: None,
+    file: None,
+    dev_id: None,
+};
+
 #[test]
-fn a_partly_refused_invalidation_is_made_whole() {
+fn a_partly_refused_invalidation_goes_on_where_it_stopped() {
     let mut bench = Bench::new();
     assert_eq!(
         [0x5000, 0x6000].map(|at| bench.target(at)),
@@ -224,14 +151,32 @@ fn a_partly_refused_invalidation_is_made_whole() {
     );
     bench.poke(0x8000 + 5 * 8, 0xd000 | 7);
     bench.poke(0x8000 + 6 * 8, 0xe000 | 7);
-    bench.host.invalidate.store(1, Ordering::SeqCst);
-    bench.submit(&[page(0x5000), page(0x6000), WAIT]);
+    let before = bench.twin();
+    bench.refuse(request::HWPT_INVALIDATE, libc::EIO, 1, 1);
+    // Two entries, as the ranges do not touch.
+    bench.submit(&[page(0x6000), page(0x5000), page(0x10_0000), WAIT]);
     assert_eq!(
         [0x5000, 0x6000].map(|at| bench.target(at)),
         [Some(0xd000), Some(0xe000)]
     );
     let stats = bench.unit.stats();
     assert_eq!((stats.invalidate_errors, stats.stale_uses), (1, 0));
+    let after = bench.twin();
+    assert_eq!(after.invalidate_calls - before.invalidate_calls, 2);
+    assert_eq!(after.invalidate_entries - before.invalidate_entries, 2);
+    assert_eq!(bench.state(), (BindingState::Nested, None));
+}
+
+#[test]
+fn what_cannot_be_flushed_precisely_is_flushed_whole() {
+    let mut bench = Bench::new();
+    assert_eq!(bench.target(0x5000), Some(0xb000));
+    bench.poke(0x8000 + 5 * 8, 0xd000 | 7);
+    bench.refuse(request::HWPT_INVALIDATE, libc::EINVAL, 0, 2);
+    bench.submit(&[page(0x5000), WAIT]);
+    assert_eq!(bench.target(0x5000), Some(0xd000));
+    let stats = bench.unit.stats();
+    assert_eq!((stats.invalidate_errors, stats.invalidate_resumed), (2, 2));
     assert_eq!(bench.state(), (BindingState::Nested, None));
 }
 
@@ -239,7 +184,7 @@ fn a_partly_refused_invalidation_is_made_whole() {
 fn what_cannot_be_invalidated_is_not_used_any_more() {
     let mut bench = Bench::new();
     assert_eq!(bench.target(0x5000), Some(0xb000));
-    bench.host.invalidate.store(2, Ordering::SeqCst);
+    bench.refuse(request::HWPT_INVALIDATE, libc::EIO, 0, 3);
     bench.submit(&[page(0x5000), page(0x6000), WAIT]);
     assert_eq!(
         bench.unit.memory.read_u64(STATUS),
@@ -259,7 +204,7 @@ fn what_cannot_be_invalidated_is_not_used_any_more() {
 fn a_refused_attachment_leaves_nothing_behind() {
     let mut bench = Bench::new();
     bench.poke(PASID_TABLE + 16, 0xf000);
-    bench.host.attach.store(libc::EINVAL, Ordering::SeqCst);
+    bench.refuse(request::VFIO_ATTACH, libc::EINVAL, 0, 1);
     bench.submit(&[PASID_CACHE, WAIT]);
     assert_eq!(bench.state(), (BindingState::Blocked, Some(libc::EINVAL)));
     let stats = bench.unit.stats();
@@ -269,23 +214,56 @@ fn a_refused_attachment_leaves_nothing_behind() {
     );
 
     bench.poke(PASID_TABLE + 16, TABLE);
-    bench.host.attach.store(0, Ordering::SeqCst);
     bench.submit(&[PASID_CACHE, WAIT]);
     assert_eq!(bench.state(), (BindingState::Nested, None));
     assert_eq!(bench.target(0x6000), Some(0xc000));
 }
 
+/// A device that can be neither attached nor detached may still use what the guest takes
+/// back, so the guest is not told that it has it.
+#[test]
+fn a_device_that_cannot_be_blocked_holds_the_wait() {
+    let mut bench = Bench::new();
+    bench.poke(PASID_TABLE, 0);
+    bench.refuse(request::VFIO_DETACH, libc::EIO, 0, 4);
+    bench.submit(&[PASID_CACHE, WAIT]);
+    assert_eq!(bench.unit.memory.read_u64(STATUS), Ok(0));
+    let ite = |bench: &Bench| bench.unit.mmio_read(0x34, 4).unwrap() & 0x40;
+    assert_eq!(ite(&bench), 0x40, "ITE: the wait was aborted");
+    assert_eq!(bench.unit.stats().host_timeouts, 1);
+    // Software clears the error and asks again, as Linux does.
+    bench.unit.mmio_write(0x34, 4, 0x40).unwrap();
+    bench.submit(&[PASID_CACHE, WAIT]);
+    assert_eq!(bench.unit.memory.read_u64(STATUS), Ok(1));
+    assert_eq!(ite(&bench), 0);
+    assert_eq!(bench.state(), (BindingState::Blocked, None));
+    assert_eq!(bench.target(0x5000), None);
+}
+
 #[test]
 fn a_host_that_cannot_nest_gets_no_device() {
-    let (unit, host) = Bench::parts(true);
-    let description = DeviceDescription {
-        tag: 0,
-        source_id: 0,
-        assigned: true,
+    let mut iommu = capable_iommu();
+    iommu.ecap.set_nested(false);
+    let twin = Arc::new(Twin::new(TwinConfig {
+        iommus: vec![iommu],
+        ..TwinConfig::default()
+    }));
+    let config = Config {
+        host: HostKind::Soft,
+        ..Config::default()
     };
-    let error = unit.device_add(description).unwrap_err();
+    let system = Arc::clone(&twin) as Arc<dyn System>;
+    let unit = Unit::assemble(
+        config,
+        Arc::new(Deaf),
+        Some(system),
+        Some(Arc::clone(&twin)),
+    );
+    let unit = unit.unwrap();
+    let error = unit.device_add(ASSIGNED).unwrap_err();
     assert_eq!(error.errno(), libc::EINVAL);
     assert!(error.to_string().contains("NEST"), "{error}");
-    // It was not left behind on the host: its ID is free.
-    assert_eq!(host.bind(), Ok(HostDevice(3)));
+    // Nothing was left behind on the host.
+    let stats = twin.stats();
+    assert_eq!((stats.devices, stats.ioas, stats.paging), (0, 0, 0));
 }

@@ -6,10 +6,10 @@ use super::direct::{Found, Source};
 use super::fault_log::Refused;
 use super::outbox::Outbox;
 use crate::event::Event;
-use crate::host::HostDevice;
-use crate::host::simple::hardware::{Dma, DmaFault};
+use crate::host::ioctl::Fd;
+use crate::host::soft::{Dma, DmaFault, Twin, TwinRequest};
 use crate::spec::fault::{FaultReason, RecordedType};
-use crate::translate::tables::{Purpose, Requester, TableFault, lookup};
+use crate::translate::tables::{Purpose, Requester};
 use crate::translate::{Access, Diagnostic, Fault, Permissions, Translation};
 use crate::{Error, Result};
 
@@ -68,9 +68,17 @@ impl Request {
         Ok(())
     }
 
-    /// Untranslated and without PASID.
-    fn is_plain(&self) -> bool {
-        self.pasid.is_none() && self.kind == RequestKind::Untranslated
+    /// Whose entries it goes through, and what for.
+    fn requester(&self, source_id: u16) -> Requester {
+        Requester {
+            source_id,
+            pasid: self.pasid,
+            purpose: match self.kind {
+                RequestKind::Untranslated => Purpose::Untranslated,
+                RequestKind::Translation => Purpose::Translation,
+                RequestKind::Translated => Purpose::Translated,
+            },
+        }
     }
 }
 
@@ -119,10 +127,14 @@ impl Unit {
             look: request.debug,
         };
         let mut out = Outbox::new(&*self.vmm);
-        let result = match device.host {
-            Some(_) if !request.is_plain() => Err(self.not_on_host(source_id, &request)),
-            Some(bound) => {
-                self.translate_on_host(&device, bound, source_id, request.address, access, &mut out)
+        let silicon = match (&self.twin, device.host.as_ref().and_then(|it| it.file)) {
+            (Some(twin), Some(file)) => Some((&**twin, file)),
+            // What real silicon does is answered as the unit would do it.
+            _ => None,
+        };
+        let result = match silicon {
+            Some((twin, file)) => {
+                self.translate_on_host(twin, file, &device, &request, access, &mut out)
             }
             None => {
                 let source = Source {
@@ -155,22 +167,35 @@ impl Unit {
     /// The request goes through what the host installed for the device.
     fn translate_on_host(
         &self,
+        twin: &Twin,
+        file: Fd,
         device: &Device,
-        bound: HostDevice,
-        source_id: u16,
-        address: u64,
+        request: &Request,
         access: Access,
         out: &mut Outbox,
     ) -> core::result::Result<Found, Refusal> {
-        let Some(hardware) = &self.hardware else {
-            return Err(self.blocked(device, source_id));
+        let source_id = device.source_id();
+        let requester = request.requester(source_id);
+        // Only the guest's entries know whether it may have a device TLB.
+        if request.kind != RequestKind::Untranslated {
+            match self.look_up_requester(requester) {
+                Some(Ok(_)) => {}
+                Some(Err(refused)) => return Err(Refusal::from(refused)),
+                None => return Err(self.blocked(device, requester)),
+            }
+        }
+        let asked = TwinRequest {
+            address: request.address,
+            pasid: request.pasid,
+            access,
+            kind: requester.purpose,
         };
         let Dma {
             result,
             cache_hit,
             stale,
             walks,
-        } = hardware.dma(bound, address, access);
+        } = twin.dma(file, &asked);
         if !access.look {
             self.counters.walks.add(u64::from(walks));
         }
@@ -178,14 +203,19 @@ impl Unit {
             self.counters.stale_uses.add(1);
             device.stale_uses.add(1);
             let used = result.map_or(0, |translation| translation.address);
-            out.event(Event::StaleUse, [u64::from(source_id), address, used]);
+            out.event(
+                Event::StaleUse,
+                [u64::from(source_id), request.address, used],
+            );
         }
         let result = result.map_err(|fault| match fault {
-            DmaFault::Blocked => self.blocked(device, source_id),
+            DmaFault::Blocked => self.blocked(device, requester),
             DmaFault::Table(fault) => {
                 // Without a PASID entry the guest has not asked for translation, and
                 // there is no fault to tell it of.
-                let translated = device.binding.lock().translated;
+                let translated = device
+                    .binding_of(request.pasid)
+                    .and_then(|binding| binding.translated);
                 let record = translated.is_some_and(|translated| !translated.fault_disable);
                 Refusal { fault, record }
             }
@@ -196,49 +226,17 @@ impl Unit {
         })
     }
 
-    /// A request with PASID or of a device TLB: a host is given neither, and the
-    /// guest's entries cannot allow them as their capabilities are not reported.
-    fn not_on_host(&self, source_id: u16, request: &Request) -> Refusal {
-        let control = *self.control.read();
-        let requester = Requester {
-            source_id,
-            pasid: request.pasid,
-            purpose: match request.kind {
-                RequestKind::Untranslated => Purpose::Untranslated,
-                RequestKind::Translation => Purpose::Translation,
-                RequestKind::Translated => Purpose::Translated,
-            },
-        };
-        let refused = Fault::new(FaultReason::PasidInvalid, Diagnostic::HostRefused);
-        if !control.enabled {
-            return Refusal::of(refused, true);
-        }
-        match lookup(&*self.memory, &self.capabilities, control.root, requester) {
-            Err(TableFault {
-                fault,
-                fault_disable,
-            }) => Refusal::of(fault, fault_disable),
-            Ok(translated) => Refusal::of(refused, translated.fault_disable),
-        }
-    }
-
-    /// Why is the device blocked? The guest's tables say, or else the host.
-    fn blocked(&self, device: &Device, source_id: u16) -> Refusal {
+    /// Why are the requests blocked? The guest's tables say, or else the host.
+    fn blocked(&self, device: &Device, requester: Requester) -> Refusal {
         let refusal = |diagnostic, fault_disable: bool| Refusal {
             fault: Fault::new(FaultReason::PasidInvalid, diagnostic),
             record: !fault_disable,
         };
-        match self.look_up(source_id) {
-            Some(Err(TableFault {
-                fault,
-                fault_disable,
-            })) => Refusal {
-                fault,
-                record: !fault_disable,
-            },
+        match self.look_up_requester(requester) {
+            Some(Err(refused)) => Refusal::from(refused),
             Some(Ok(translated)) => {
-                let refused = device.binding.lock().errno.is_some();
-                let why = if refused {
+                let binding = device.binding_of(requester.pasid);
+                let why = if binding.is_some_and(|binding| binding.refused.is_some()) {
                     Diagnostic::HostRefused
                 } else {
                     Diagnostic::NotAnnounced

@@ -44,19 +44,25 @@ static void version_is_the_headers(void **state)
 static void layouts_stay(void **state)
 {
     (void)state;
-    assert_int_equal(sizeof(NvtdConfig), 32);
+    assert_int_equal(sizeof(NvtdConfig), 40);
     assert_int_equal(offsetof(NvtdConfig, features), 16);
     assert_int_equal(offsetof(NvtdConfig, address_width), 24);
-    assert_int_equal(sizeof(NvtdOps), 64);
+    assert_int_equal(sizeof(NvtdOps), 80);
     assert_int_equal(offsetof(NvtdOps, source_id), 32);
     assert_int_equal(offsetof(NvtdOps, iec_invalidate), 40);
     assert_int_equal(offsetof(NvtdOps, page_response), 48);
     assert_int_equal(offsetof(NvtdOps, invalidate), 56);
+    assert_int_equal(offsetof(NvtdOps, attach), 64);
+    assert_int_equal(offsetof(NvtdOps, watch), 72);
+    assert_int_equal(sizeof(NvtdAttach), 32);
+    assert_int_equal(offsetof(NvtdAttach, hwpt), 24);
     assert_int_equal(sizeof(NvtdInvalidation), 48);
     assert_int_equal(offsetof(NvtdInvalidation, address), 32);
-    assert_int_equal(sizeof(NvtdDevice), 24);
+    assert_int_equal(sizeof(NvtdDevice), 40);
     assert_int_equal(offsetof(NvtdDevice, flags), 20);
-    assert_int_equal(sizeof(NvtdDeviceInfo), 72);
+    assert_int_equal(offsetof(NvtdDevice, dev_id), 32);
+    assert_int_equal(offsetof(NvtdConfig, twin), 32);
+    assert_int_equal(sizeof(NvtdDeviceInfo), 80);
     assert_int_equal(offsetof(NvtdDeviceInfo, table), 24);
     assert_int_equal(offsetof(NvtdDeviceInfo, stale_uses), 64);
     assert_int_equal(sizeof(NvtdDump), 40);

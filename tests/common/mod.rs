@@ -5,6 +5,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
 use nested_vtd::event::Event;
+use nested_vtd::host::ioctl::{Fd, System};
+use nested_vtd::host::soft::{Twin, TwinDevice};
+use nested_vtd::memory::OwnedRam;
 use nested_vtd::unit::{Config, DeviceDescription, HostKind, Unit};
 use nested_vtd::vmm::{Invalidation, InvalidationFailure, LogLevel, PageResponse, Vmm};
 
@@ -89,7 +92,9 @@ pub struct Guest {
     pub unit: Arc<Unit>,
     pub notes: Arc<Notes>,
     pub device: u32,
-    ram: Arc<[AtomicU64]>,
+    ram: OwnedRam,
+    queue: u64,
+    queue_bytes: u64,
     tail: u64,
 }
 
@@ -102,16 +107,56 @@ impl Guest {
         })
     }
 
+    /// Power on over a twin, with so many of its devices; also their vfio files.
+    pub fn on_twin(config: Config, twin: &Arc<Twin>, devices: u16) -> (Self, Vec<(u32, Fd)>) {
+        let config = Config {
+            host: HostKind::Iommufd,
+            ..config
+        };
+        let notes = Arc::new(Notes::default());
+        let vmm = Arc::clone(&notes) as Arc<dyn Vmm>;
+        let system = Arc::clone(twin) as Arc<dyn System>;
+        let unit = Unit::with_system(config, vmm, system).unwrap();
+        let ram = OwnedRam::new(RAM_SIZE);
+        unit.ram_add(0, ram.clone().into(), false).unwrap();
+        let iommufd = twin.open();
+        let devices: Vec<(u32, Fd)> = (0..devices)
+            .map(|index| {
+                let file = twin.add_device(TwinDevice::default()).unwrap();
+                let description = DeviceDescription {
+                    tag: u64::from(index),
+                    source_id: SOURCE_ID + index,
+                    assigned: true,
+                    iommufd: Some(iommufd),
+                    file: Some(file),
+                    dev_id: None,
+                };
+                (unit.device_add(description).unwrap(), file)
+            })
+            .collect();
+        let guest = Self {
+            unit: Arc::new(unit),
+            notes,
+            device: devices[0].0,
+            ram,
+            queue: QUEUE,
+            queue_bytes: 0x1000,
+            tail: 0,
+        };
+        (guest, devices)
+    }
+
     pub fn with(config: Config) -> Self {
         let notes = Arc::new(Notes::default());
         let unit = Unit::new(config, Arc::clone(&notes) as Arc<dyn Vmm>).unwrap();
-        let ram: Arc<[AtomicU64]> = (0..RAM_SIZE / 8).map(|_| AtomicU64::new(0)).collect();
-        unit.ram_add(0, Arc::clone(&ram).into(), false).unwrap();
+        let ram = OwnedRam::new(RAM_SIZE);
+        unit.ram_add(0, ram.clone().into(), false).unwrap();
         let assigned = config.host != HostKind::None;
         let description = DeviceDescription {
             tag: 1,
             source_id: SOURCE_ID,
             assigned,
+            ..DeviceDescription::default()
         };
         let device = unit.device_add(description).unwrap();
         Self {
@@ -119,13 +164,15 @@ impl Guest {
             notes,
             device,
             ram,
+            queue: QUEUE,
+            queue_bytes: 0x1000,
             tail: 0,
         }
     }
 
     /// The RAM, for those who do not own the guest.
-    pub fn cells(&self) -> Arc<[AtomicU64]> {
-        Arc::clone(&self.ram)
+    pub fn cells(&self) -> OwnedRam {
+        self.ram.clone()
     }
 
     /// Where the next descriptor goes.
@@ -139,8 +186,8 @@ impl Guest {
     }
 
     /// RAM, for whoever looks at it while the guest is busy.
-    pub fn ram(&self) -> Arc<[AtomicU64]> {
-        Arc::clone(&self.ram)
+    pub fn ram(&self) -> OwnedRam {
+        self.ram.clone()
     }
 
     pub fn poke(&self, gpa: u64, value: u64) {
@@ -193,7 +240,13 @@ impl Guest {
 
     /// Queue on (128 descriptors of 256 bits), root table set, translation on.
     pub fn enable(&mut self) {
-        self.write64(0x90, QUEUE | 0x800);
+        self.enable_queue_at(QUEUE, 0);
+    }
+
+    /// As [`Self::enable`] with a queue of 2^size pages somewhere else.
+    pub fn enable_queue_at(&mut self, queue: u64, size: u64) {
+        (self.queue, self.queue_bytes) = (queue, 0x1000 << size);
+        self.write64(0x90, queue | 0x800 | size);
         self.write32(0x18, 1 << 26);
         self.write64(0x20, ROOT | 1 << 10);
         self.write32(0x18, 1 << 26 | 1 << 30);
@@ -205,9 +258,9 @@ impl Guest {
     pub fn submit(&mut self, descriptors: &[[u64; 2]]) {
         for [low, high] in descriptors {
             for (index, qword) in [*low, *high, 0, 0].into_iter().enumerate() {
-                self.poke(QUEUE + self.tail + index as u64 * 8, qword);
+                self.poke(self.queue + self.tail + index as u64 * 8, qword);
             }
-            self.tail = (self.tail + 32) % 0x1000;
+            self.tail = (self.tail + 32) % self.queue_bytes;
         }
         self.write32(0x88, self.tail as u32);
     }

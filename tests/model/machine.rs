@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use nested_vtd::event::Event;
-use nested_vtd::memory::HostRam;
+use nested_vtd::memory::{HostRam, OwnedRam};
 use nested_vtd::unit::{Config, DeviceDescription, Features, HostKind, Unit};
 use nested_vtd::vmm::{LogLevel, Vmm};
 
@@ -77,15 +77,11 @@ pub struct Machine {
     pub memory: Memory,
     /// IQA.DW.
     pub wide: bool,
-    ram: [Arc<[AtomicU64]>; 2],
+    ram: [OwnedRam; 2],
     devices: Vec<u32>,
     tail: u64,
     waits: u32,
     next_record: u64,
-}
-
-fn words(pages: u64) -> Arc<[AtomicU64]> {
-    (0..pages * 512).map(|_| AtomicU64::new(0)).collect()
 }
 
 impl Machine {
@@ -99,9 +95,9 @@ impl Machine {
             ..Config::default()
         };
         let unit = Unit::new(config, Arc::new(Nobody)).ok()?;
-        let ram = [words(RAM_PAGES), words(READ_ONLY_PAGES)];
+        let ram = [RAM_PAGES, READ_ONLY_PAGES].map(|pages| OwnedRam::new(pages << 12));
         let add = |base, index: usize, read_only| {
-            let ram: HostRam = Arc::clone(&ram[index]).into();
+            let ram: HostRam = ram[index].clone().into();
             unit.ram_add(base, ram, read_only).unwrap();
         };
         add(0, 0, false);
@@ -123,6 +119,7 @@ impl Machine {
                     tag: index as u64,
                     source_id,
                     assigned: false,
+                    ..DeviceDescription::default()
                 };
                 unit.device_add(description).unwrap()
             })

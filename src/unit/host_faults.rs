@@ -1,0 +1,157 @@
+//! Page requests of the host's devices: from the fault queue of their iommufd into the
+//! guest's page request queue, and the guest's answers back.
+
+use std::sync::Arc;
+
+use super::Unit;
+use super::device::Device;
+use super::page_requests::PageRequest;
+use crate::Error;
+use crate::Result;
+use crate::host::ioctl::Fd;
+use crate::host::space::Space;
+use crate::host::uapi::{
+    PAGE_FAULT_EXECUTE, PAGE_FAULT_LAST_PAGE, PAGE_FAULT_PASID_VALID, PAGE_FAULT_PRIVILEGED,
+    PAGE_FAULT_READ, PAGE_FAULT_WRITE, PAGE_RESPONSE_INVALID, PAGE_RESPONSE_SUCCESS, PageFault,
+};
+use crate::spec::page_request::ResponseCode;
+
+/// Reads of one fault queue that a call makes at most; the file stays readable if there
+/// is more.
+const MAX_READS: usize = 16;
+
+/// A group of page requests that the host waits to have answered.
+#[derive(Debug, Clone)]
+pub(super) struct HostGroup {
+    space: Arc<Space>,
+    file: Fd,
+    cookie: u32,
+}
+
+impl HostGroup {
+    /// Answer it. A group that is none any more, as its device has left the HWPT, was
+    /// answered by the kernel.
+    pub fn answer(&self, code: ResponseCode) {
+        let code = match code {
+            ResponseCode::Success => PAGE_RESPONSE_SUCCESS,
+            ResponseCode::Invalid | ResponseCode::Failure => PAGE_RESPONSE_INVALID,
+        };
+        let _answered = self
+            .space
+            .iommufd
+            .answer_fault(self.file, self.cookie, code);
+    }
+}
+
+/// A record of a fault queue as what the device has asked. The kernel leaks a flag of its
+/// own, so only those that are defined count.
+fn page_request(record: &PageFault) -> PageRequest {
+    let flag = |flag| record.flags & flag != 0;
+    let may = |permission| record.perm & permission != 0;
+    PageRequest {
+        address: record.addr,
+        pasid: flag(PAGE_FAULT_PASID_VALID).then_some(record.pasid),
+        read: may(PAGE_FAULT_READ),
+        write: may(PAGE_FAULT_WRITE),
+        execute: may(PAGE_FAULT_EXECUTE),
+        privileged: may(PAGE_FAULT_PRIVILEGED),
+        last: flag(PAGE_FAULT_LAST_PAGE),
+        group: u16::try_from(record.grpid).unwrap_or(u16::MAX),
+    }
+}
+
+impl Unit {
+    /// Put the page requests that the host has into the guest's queue. Whatever cannot be
+    /// put there is answered, so that no device waits for ever.
+    ///
+    /// # Errors
+    /// The errno of reading a fault queue.
+    pub fn host_faults(&self) -> Result<()> {
+        let Some(host) = &self.host else {
+            return Ok(());
+        };
+        for space in host.spaces() {
+            let Some(file) = space.fault_file() else {
+                continue;
+            };
+            for _ in 0..MAX_READS {
+                let records = space.iommufd.read_faults(file).map_err(|errno| {
+                    Error::new(errno, "a fault queue of the host could not be read")
+                })?;
+                if records.is_empty() {
+                    break;
+                }
+                for record in &records {
+                    self.host_fault(&space, file, record);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn host_fault(&self, space: &Arc<Space>, file: Fd, record: &PageFault) {
+        self.counters.host_page_requests.add(1);
+        let group = HostGroup {
+            space: Arc::clone(space),
+            file,
+            cookie: record.cookie,
+        };
+        let Some((handle, device)) = self.device_on(space, record.dev_id) else {
+            self.counters.host_page_requests_refused.add(1);
+            group.answer(ResponseCode::Invalid);
+            return;
+        };
+        let request = page_request(record);
+        if request.last {
+            let key = (request.pasid, request.group);
+            let known = device.host_groups.lock().insert(key, group.clone());
+            // A device that asks again has given up the group before.
+            if let Some(known) = known {
+                known.answer(ResponseCode::Invalid);
+            }
+        }
+        if self.page_request(handle, request).is_err() {
+            self.counters.host_page_requests_refused.add(1);
+            device
+                .host_groups
+                .lock()
+                .remove(&(request.pasid, request.group));
+            group.answer(ResponseCode::Invalid);
+        }
+    }
+
+    fn device_on(&self, space: &Arc<Space>, dev_id: u32) -> Option<(u32, Arc<Device>)> {
+        self.devices.read().find_by(|device| {
+            device
+                .host
+                .as_ref()
+                .is_some_and(|host| Arc::ptr_eq(&host.space, space) && host.dev_id == dev_id)
+        })
+    }
+
+    /// Have the VMM watch the fault queues that are new, while devices are there to fill
+    /// them.
+    pub(super) fn watch_faults(&self) {
+        let Some(host) = &self.host else { return };
+        for space in host.spaces() {
+            let Some(file) = space.fault_file() else {
+                continue;
+            };
+            if self.watched.lock().insert(space.number) {
+                self.vmm.watch(file, true);
+            }
+        }
+    }
+
+    /// The device is to go: if it is the last one of its iommufd, the fault queue goes
+    /// with it.
+    pub(super) fn unwatch_faults(&self, device: &Device) {
+        let Some(bound) = &device.host else { return };
+        let (1, Some(file)) = (bound.space.devices(), bound.space.fault_file()) else {
+            return;
+        };
+        if self.watched.lock().remove(&bound.space.number) {
+            self.vmm.watch(file, false);
+        }
+    }
+}
