@@ -4,10 +4,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::State;
 use super::dispatch::Call;
 use super::domain::Paging;
 use super::ioas::last_of;
+use super::{Kernel, State};
 use crate::host::Errno;
 use crate::host::uapi::{
     DIRTY_BITMAP_NO_CLEAR, DIRTY_TRACKING_ENABLE, GetDirtyBitmap, SetDirtyTracking,
@@ -47,7 +47,15 @@ impl State {
             return Err(libc::EOPNOTSUPP);
         }
         let (domain, ioas) = self.tracked(context, get.hwpt_id)?;
+        // 6.12 has no check of its own, and the end of nothing overflows.
+        let empty = match self.config.kernel {
+            Kernel::V6_12 => libc::EOVERFLOW,
+            Kernel::V7_3 => libc::EINVAL,
+        };
         let ioas = self.context(context)?.ioas(ioas)?;
+        if get.length == 0 {
+            return Err(empty);
+        }
         let last = check_range(&get, ioas.alignment)?;
         let dirty = domain.dirty.as_ref().ok_or(libc::EOPNOTSUPP)?;
         // What follows a gap between maps is left out, and nobody is told.
@@ -63,11 +71,8 @@ impl State {
     }
 }
 
-/// `iommufd_check_iova_range`. Gives the last address.
+/// `iommufd_check_iova_range`; the length is not 0. Gives the last address.
 fn check_range(get: &GetDirtyBitmap, alignment: u64) -> Result<u64, Errno> {
-    if get.length == 0 {
-        return Err(libc::EINVAL);
-    }
     let last = last_of(get.iova, get.length)?;
     let end = last.wrapping_add(1);
     let misaligned = |mask: u64| (get.iova | end) & mask != 0;

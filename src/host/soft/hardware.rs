@@ -16,13 +16,14 @@ use parking_lot::RwLock;
 
 use super::Twin;
 use super::domain::{Domain, Nested, Paging};
+use super::iommu::pasid_entry;
 use crate::cache::translations::{Tag, TranslationCache, agrees};
 use crate::host::ioctl::Fd;
-use crate::host::uapi::VTD_S1_SRE;
 use crate::host::{Errno, HwInfo};
 use crate::memory::pinned::PinRights;
 use crate::spec::PAGE_SIZE;
 use crate::spec::fault::FaultReason;
+use crate::spec::pasid::PasidEntry2;
 use crate::translate::first_stage::FirstStage;
 use crate::translate::tables::Purpose;
 use crate::translate::walk::{Leaf, walk};
@@ -92,7 +93,9 @@ pub(super) enum PasidEntry {
     /// A guest's table over them.
     Nested {
         domain: Arc<Nested>,
-        format: FirstStage,
+        entry: PasidEntry2,
+        /// How the table is read, or why every request is refused.
+        format: Result<FirstStage, Fault>,
         tag: Arc<Tag>,
     },
 }
@@ -102,11 +105,17 @@ impl PasidEntry {
     pub fn new(cache: &TranslationCache, iommu: &HwInfo, domain: &Domain) -> Result<Self, Errno> {
         Ok(match domain {
             Domain::Paging(domain) => Self::Paging(Arc::clone(domain)),
-            Domain::Nested(domain) => Self::Nested {
-                domain: Arc::clone(domain),
-                format: iommu.check_first_stage(domain)?,
-                tag: Arc::new(cache.new_tag()),
-            },
+            Domain::Nested(domain) => {
+                iommu.check_first_stage(&domain.data)?;
+                let entry = pasid_entry(&domain.data);
+                let snoop = !domain.parent.format.incoherent;
+                Self::Nested {
+                    domain: Arc::clone(domain),
+                    entry,
+                    format: iommu.first_stage(entry, snoop),
+                    tag: Arc::new(cache.new_tag()),
+                }
+            }
         })
     }
 }
@@ -287,59 +296,50 @@ impl TableMemory for Paging {
 
 impl Hardware {
     fn dma(&self, device: &DeviceHardware, request: &TwinRequest) -> Dma {
-        let entry = device.entry(request.pasid.unwrap_or(NO_PASID));
-        let Some(entry) = entry else {
+        let found = device.entry(request.pasid.unwrap_or(NO_PASID));
+        let Some(found) = found else {
             return Dma::plain(Err(DmaFault::Blocked));
         };
-        if let Err(fault) = check_request(device, &entry, request) {
+        if request.kind != Purpose::Untranslated && !(device.ats && device.iommu.ecap.device_tlb())
+        {
+            let fault = Fault::new(
+                FaultReason::DeviceTlbDisabled,
+                Diagnostic::DeviceTlbDisabled,
+            );
             return Dma::plain(Err(DmaFault::Table(fault)));
         }
         let (address, access) = (request.address, request.access);
-        match (&*entry, request.kind) {
-            (PasidEntry::Nested { domain, .. }, Purpose::Translated) => {
-                through_maps(&domain.parent, address, access)
+        let (domain, entry, format, tag) = match &*found {
+            PasidEntry::Paging(domain) => return through_maps(domain, address, access),
+            PasidEntry::Nested { domain, .. } if request.kind == Purpose::Translated => {
+                return through_maps(&domain.parent, address, access);
             }
-            (PasidEntry::Paging(domain), _) => through_maps(domain, address, access),
-            (
-                PasidEntry::Nested {
-                    domain,
-                    format,
-                    tag,
-                },
-                _,
-            ) => {
-                let nested = Walker {
-                    cache: &self.cache,
-                    domain,
-                    format,
-                    tag,
-                };
-                nested.dma(address, access)
+            PasidEntry::Nested {
+                domain,
+                entry,
+                format,
+                tag,
+            } => (domain, *entry, format, tag),
+        };
+        match format.and_then(|format| check_request(entry, access).map(|()| format)) {
+            Ok(format) => Walker {
+                cache: &self.cache,
+                domain,
+                format: &format,
+                tag,
             }
+            .dma(address, access),
+            Err(fault) => Dma::plain(Err(DmaFault::Table(fault))),
         }
     }
 }
 
-/// What of a request the PASID entry and the device allow, before any table.
-fn check_request(
-    device: &DeviceHardware,
-    entry: &PasidEntry,
-    request: &TwinRequest,
-) -> Result<(), Fault> {
-    if request.kind != Purpose::Untranslated && !(device.ats && device.iommu.ecap.device_tlb()) {
-        return refuse(
-            FaultReason::DeviceTlbDisabled,
-            Diagnostic::DeviceTlbDisabled,
-        );
-    }
-    let PasidEntry::Nested { domain, .. } = entry else {
-        return Ok(());
-    };
-    // The driver never sets ERE.
-    if request.access.execute {
+/// What of a request the PASID entry allows, before any table.
+fn check_request(entry: PasidEntry2, access: Access) -> Result<(), Fault> {
+    if access.execute && !entry.execute_request() {
         return refuse(FaultReason::ExecuteDisabled, Diagnostic::ExecuteDisabled);
     }
-    if request.access.privileged && domain.data.flags & VTD_S1_SRE == 0 {
+    if access.privileged && !entry.supervisor_request() {
         return refuse(
             FaultReason::SupervisorDisabled,
             Diagnostic::SupervisorDisabled,

@@ -26,15 +26,6 @@ struct New {
 }
 
 impl State {
-    /// Flags that this kernel has.
-    fn known_flags(&self) -> u32 {
-        let old = HWPT_NEST_PARENT | HWPT_DIRTY_TRACKING | HWPT_FAULT_ID_VALID;
-        match self.config.kernel {
-            Kernel::V6_12 => old,
-            Kernel::V7_3 => old | HWPT_PASID,
-        }
-    }
-
     pub(super) fn hwpt_alloc(&mut self, context: u64, call: &Call) -> Result<(), Errno> {
         let mut alloc: HwptAlloc = call.get();
         if alloc.reserved != 0 {
@@ -124,7 +115,7 @@ impl State {
         }
         let refused = (flags & HWPT_NEST_PARENT != 0 && !iommu.has_nesting())
             || (flags & HWPT_DIRTY_TRACKING != 0 && !iommu.has_dirty_tracking())
-            || !iommu.has_second_stage();
+            || (!iommu.has_second_stage() && self.config.kernel != Kernel::V6_12);
         if refused {
             return Err(libc::EOPNOTSUPP);
         }
@@ -140,7 +131,13 @@ impl State {
         flags: u32,
         user_data: bool,
     ) -> Result<Arc<Paging>, Errno> {
-        if flags & !self.known_flags() != 0
+        let known = match self.config.kernel {
+            Kernel::V6_12 => HWPT_NEST_PARENT | HWPT_DIRTY_TRACKING,
+            Kernel::V7_3 => {
+                HWPT_NEST_PARENT | HWPT_DIRTY_TRACKING | HWPT_FAULT_ID_VALID | HWPT_PASID
+            }
+        };
+        if flags & !known != 0
             || (flags & HWPT_DIRTY_TRACKING != 0 && !iommu.has_dirty_tracking())
             || (flags & HWPT_FAULT_ID_VALID != 0 && flags & HWPT_NEST_PARENT != 0)
         {
@@ -225,7 +222,10 @@ impl State {
         iommu: &HwInfo,
         alloc: &HwptAlloc,
     ) -> Result<New, Errno> {
-        let known = (HWPT_FAULT_ID_VALID | HWPT_PASID) & self.known_flags();
+        let known = match self.config.kernel {
+            Kernel::V6_12 => HWPT_FAULT_ID_VALID,
+            Kernel::V7_3 => HWPT_FAULT_ID_VALID | HWPT_PASID,
+        };
         if alloc.flags & !known != 0 || alloc.data_len == 0 {
             return Err(libc::EOPNOTSUPP);
         }

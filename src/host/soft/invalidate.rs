@@ -151,7 +151,15 @@ impl State {
     }
 
     fn forget(&mut self, nested: &Nested, hwpt: u32, entry: &VtdS1Invalidate) {
-        let range = if self.config.quirks.wide_invalidation {
+        let wide = self.config.quirks.wide_invalidation;
+        let empty = entry.npages == 0 && entry.addr != 0;
+        let range = if wide && empty && self.config.kernel == Kernel::V6_12 {
+            // Its way of counting pages makes it one.
+            hull(&VtdS1Invalidate {
+                npages: 1,
+                ..*entry
+            })
+        } else if wide {
             hull(entry)
         } else {
             exact(entry)

@@ -2,11 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use super::domain::{Format, Nested, Paging};
+use super::domain::{Format, Paging};
 use crate::host::uapi::{VTD_S1_EAFE, VTD_S1_SRE, VTD_S1_WPE};
 use crate::host::{Errno, HwInfo, VtdS1};
+use crate::spec::fault::FaultReason;
+use crate::spec::pasid::PasidEntry2;
 use crate::spec::registers::Cap;
 use crate::translate::first_stage::FirstStage;
+use crate::translate::{Diagnostic, Fault};
 
 /// Widths of a first-stage table's input addresses.
 const FOUR_LEVELS: u32 = 48;
@@ -190,33 +193,66 @@ impl HwInfo {
         if ok { Ok(()) } else { Err(libc::EINVAL) }
     }
 
-    /// What the driver checks of a guest's table only when it programs the PASID entry
-    /// (`intel_pasid_setup_nested`), and how the hardware then reads the table.
-    pub(super) fn check_first_stage(&self, nested: &Nested) -> Result<FirstStage, Errno> {
-        let Self { cap, ecap } = *self;
-        let data = &nested.data;
-        let levels = match data.addr_width {
-            FOUR_LEVELS => 4,
-            FIVE_LEVELS if cap.first_stage_5_level() => 5,
-            _ => return Err(libc::EINVAL),
+    /// What the driver checks of a guest's table, only when it programs the PASID entry
+    /// (`intel_pasid_setup_nested`).
+    pub(super) fn check_first_stage(&self, data: &VtdS1) -> Result<(), Errno> {
+        let width = match data.addr_width {
+            FOUR_LEVELS => true,
+            FIVE_LEVELS => self.cap.first_stage_5_level(),
+            _ => false,
         };
-        if supported(data, VTD_S1_SRE, ecap.supervisor_request())
-            && supported(data, VTD_S1_EAFE, ecap.extended_accessed())
+        if width
+            && supported(data, VTD_S1_SRE, self.ecap.supervisor_request())
+            && supported(data, VTD_S1_EAFE, self.ecap.extended_accessed())
         {
-            Ok(self.first_stage(data, levels))
+            Ok(())
         } else {
             Err(libc::EINVAL)
         }
     }
 
-    fn first_stage(&self, data: &VtdS1, levels: u32) -> FirstStage {
-        FirstStage {
-            // WPE is only programmed along with SRE, the others never.
-            write_protect: data.flags & VTD_S1_WPE != 0 && data.flags & VTD_S1_SRE != 0,
-            extended_accessed: data.flags & VTD_S1_EAFE != 0,
-            snoop: self.ecap.page_walk_coherent(),
-            ..FirstStage::new(levels, self.cap.first_stage_1g(), guest_width(self.cap))
+    /// How the hardware reads a table with this third qword of its PASID entry.
+    ///
+    /// # Errors
+    /// The fault of every request: reserved values.
+    pub(super) fn first_stage(&self, entry: PasidEntry2, snoop: bool) -> Result<FirstStage, Fault> {
+        let Self { cap, ecap } = *self;
+        let levels = match entry.paging_mode() {
+            0 => 4,
+            1 if cap.first_stage_5_level() => 5,
+            _ => {
+                return Err(Fault::new(
+                    FaultReason::PasidInvalid,
+                    Diagnostic::PasidPagingMode,
+                ));
+            }
+        };
+        let supervisor = entry.supervisor_request()
+            || entry.write_protect()
+            || entry.supervisor_execute_prevention();
+        if entry.reserved() != 0 {
+            return Err(Fault::new(
+                FaultReason::PasidReserved,
+                Diagnostic::PasidReserved,
+            ));
         }
+        if (supervisor && !ecap.supervisor_request())
+            || (entry.execute_request() && !ecap.execute_request())
+            || (entry.extended_accessed() && !ecap.extended_accessed())
+        {
+            return Err(Fault::new(
+                FaultReason::PasidReserved,
+                Diagnostic::PasidCapability,
+            ));
+        }
+        Ok(FirstStage {
+            write_protect: entry.write_protect(),
+            no_execute: entry.no_execute(),
+            supervisor_execute_prevention: entry.supervisor_execute_prevention(),
+            extended_accessed: entry.extended_accessed(),
+            snoop,
+            ..FirstStage::new(levels, cap.first_stage_1g(), guest_width(cap))
+        })
     }
 
     /// Bits in the PASIDs of a device with `bits`, as the driver enables them; 0 for none.
@@ -235,6 +271,19 @@ impl HwInfo {
             && self.ecap.page_request()
             && self.ecap.page_request_drain()
     }
+}
+
+/// The third qword of a PASID entry as the driver writes it
+/// (`pasid_pte_config_nested`). It does not mask the low bits of the table's address, so
+/// they become flags.
+pub(super) fn pasid_entry(data: &VtdS1) -> PasidEntry2 {
+    let supervisor = data.flags & VTD_S1_SRE != 0;
+    let flags = PasidEntry2::new()
+        .with_paging_mode(u8::from(data.addr_width == FIVE_LEVELS))
+        .with_supervisor_request(supervisor)
+        .with_write_protect(supervisor && data.flags & VTD_S1_WPE != 0)
+        .with_extended_accessed(data.flags & VTD_S1_EAFE != 0);
+    PasidEntry2::from_bits(flags.into_bits() | data.pgtbl_addr)
 }
 
 fn supported(data: &VtdS1, flag: u64, has: bool) -> bool {

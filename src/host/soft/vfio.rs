@@ -550,8 +550,9 @@ impl State {
             _ => return Err(libc::EINVAL),
         };
         let faults = owner.fault_of(hwpt).is_some();
-        let blocks = self.config.quirks.failed_attach_blocks;
         let old_kernel = self.config.kernel == Kernel::V6_12;
+        // 6.12 attaches what was attached before once more.
+        let blocks = self.config.quirks.failed_attach_blocks && !old_kernel;
         let device = self.device(fd)?;
         let (iommu, max_pasids) = (device.hardware.iommu, device.max_pasids());
         let takes_requests = device.has_page_requests();

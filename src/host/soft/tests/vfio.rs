@@ -1,6 +1,7 @@
 //! Devices: binding, attaching, replacing, with and without PASID.
 
 use super::*;
+use crate::translate::Diagnostic;
 
 #[test]
 fn nothing_goes_before_a_device_is_bound_and_it_is_bound_once() {
@@ -266,6 +267,35 @@ fn a_domain_of_one_iommu_may_not_fit_another() {
 }
 
 #[test]
+fn the_low_bits_of_a_tables_address_become_flags() {
+    let nest = Nest::default();
+    nest.ram.map(0x5000, 0x6000);
+    let fault = |low: u64, addr_width| {
+        let hwpt = nest.nested(VtdS1 {
+            pgtbl_addr: TABLE | low,
+            addr_width,
+            ..S1
+        });
+        nest.bench.attach(nest.fd, hwpt).unwrap();
+        match nest.bench.dma(nest.fd, None, 0x5000, READ).result {
+            Err(DmaFault::Table(fault)) => Some(fault.diagnostic),
+            found => {
+                assert_eq!(found.unwrap().address, 0x6000);
+                None
+            }
+        }
+    };
+    assert_eq!(fault(0, 48), None);
+    assert_eq!(fault(1 << 7, 48), None);
+    assert_eq!(nest.ram.peek(TABLE) & 1 << 10, 1 << 10, "EAFE");
+    assert_eq!(fault(1 << 3, 48), Some(Diagnostic::PasidPagingMode));
+    assert_eq!(fault(1 << 8, 48), Some(Diagnostic::PasidReserved));
+    assert_eq!(fault(1 << 1, 48), Some(Diagnostic::PasidCapability), "ERE");
+    assert_eq!(fault(0xfff, 48), Some(Diagnostic::PasidPagingMode));
+    assert_ne!(fault(1 << 2, 48), None, "five levels");
+}
+
+#[test]
 fn domain_ids_run_out() {
     let few = HwInfo {
         cap: capable_iommu().cap.with_domains(0),
@@ -300,4 +330,55 @@ fn in_6_12_there_are_no_pasids() {
     );
     nest.bench.attach(nest.fd, nest.parent).unwrap();
     assert_eq!(nest.bench.target(nest.fd, 0x1008), Some(0x1008));
+}
+
+#[test]
+fn in_6_12_a_failed_replacement_changes_nothing() {
+    let config = TwinConfig {
+        kernel: Kernel::V6_12,
+        ..TwinConfig::default()
+    };
+    let nest = Nest::new(config, TwinDevice::default());
+    let nested = |data: VtdS1| {
+        nest.bench
+            .nested_with(nest.device, nest.parent, 0, 0, &mut data.clone())
+            .unwrap()
+    };
+    nest.ram.map(0x5000, 0x6000);
+    let (good, bad) = (
+        nested(S1),
+        nested(VtdS1 {
+            addr_width: 39,
+            ..S1
+        }),
+    );
+    assert_eq!(nest.bench.attach(nest.fd, bad), Err(libc::EINVAL));
+    assert_eq!(nest.bench.target(nest.fd, 0x5000), None);
+    nest.bench.attach(nest.fd, good).unwrap();
+    assert_eq!(nest.bench.attach(nest.fd, bad), Err(libc::EINVAL));
+    assert_eq!(nest.bench.target(nest.fd, 0x5000), Some(0x6000));
+}
+
+#[test]
+fn an_iommu_without_second_stages_is_noticed_late_in_6_12() {
+    for kernel in [Kernel::V6_12, Kernel::V7_3] {
+        let bare = HwInfo {
+            ecap: capable_iommu().ecap.with_second_stage(false),
+            ..capable_iommu()
+        };
+        let bench = Bench::with(|config| {
+            config.kernel = kernel;
+            config.iommus = vec![bare];
+            config.quirks.first_stage_default = false;
+        });
+        let ioas = bench.ioas();
+        let (fd, device) = bench.device(TwinDevice::default());
+        let made = bench.hwpt(device, ioas, 0);
+        if kernel == Kernel::V6_12 {
+            assert_eq!(bench.attach(fd, made.unwrap()), Err(libc::EINVAL));
+            assert_eq!(bench.attach(fd, ioas), Err(libc::EINVAL));
+        } else {
+            assert_eq!(made, Err(libc::EOPNOTSUPP));
+        }
+    }
 }
