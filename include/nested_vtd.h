@@ -493,7 +493,100 @@
 #define NVTD_MAPPING_PASID 1
 
 /**
- * A twin of the kernel's iommufd and vfio, and the VT-d hardware below it: opaque.
+ * NvtdTwinConfig.kernel: the twin plays Linux 7.3.
+ */
+#define NVTD_TWIN_LINUX_7_3 0
+
+/**
+ * NvtdTwinConfig.kernel: the twin plays Linux 6.12.
+ */
+#define NVTD_TWIN_LINUX_6_12 1
+
+/**
+ * NvtdTwinConfig.quirks_off: a failed attach leaves the device blocked, though the
+ * HWPT that it had stays on record. With the bit set it changes nothing.
+ */
+#define NVTD_TWIN_QUIRK_FAILED_ATTACH_BLOCKS 1
+
+/**
+ * NvtdTwinConfig.quirks_off: attaching the HWPT that is on record does nothing and
+ * succeeds. With the bit set the hardware is programmed again.
+ */
+#define NVTD_TWIN_QUIRK_SAME_HWPT_IGNORED 2
+
+/**
+ * NvtdTwinConfig.quirks_off: an invalidation covers the power of two around its
+ * range. With the bit set it covers the range.
+ */
+#define NVTD_TWIN_QUIRK_WIDE_INVALIDATION 4
+
+/**
+ * NvtdTwinConfig.quirks_off: maps that cannot be written are refused below a
+ * nesting parent. With the bit set they are not.
+ */
+#define NVTD_TWIN_QUIRK_READ_ONLY_REFUSED 8
+
+/**
+ * NvtdTwinConfig.quirks_off: an HWPT without flags is a first-stage one. With the
+ * bit set it is a second-stage one.
+ */
+#define NVTD_TWIN_QUIRK_FIRST_STAGE_DEFAULT 16
+
+/**
+ * NvtdTwinConfig.quirks_off: PASID 0 is what a device has without PASID. With the
+ * bit set attaching it is refused.
+ */
+#define NVTD_TWIN_QUIRK_PASID_ZERO 32
+
+/**
+ * NvtdTwinConfig.quirks_off: attaching a PASID of a device without PASIDs succeeds
+ * and does nothing. With the bit set it is refused.
+ */
+#define NVTD_TWIN_QUIRK_PASID_OF_NONE 64
+
+/**
+ * NvtdTwinConfig.quirks_off: records of page requests with PASID have flag 4 set.
+ * With the bit set they do not.
+ */
+#define NVTD_TWIN_QUIRK_FAULT_FLAG 128
+
+/**
+ * NvtdTwinConfig.quirks_off: a failed replacement lifts the reservation of the
+ * interrupt window. With the bit set it stays.
+ */
+#define NVTD_TWIN_QUIRK_UNRESERVE 256
+
+/**
+ * NvtdTwinDevice.flags: the device has a device TLB (ATS).
+ */
+#define NVTD_TWIN_DEVICE_ATS 1
+
+/**
+ * NvtdTwinDevice.flags: the device requests pages (PRI). Needs ATS.
+ */
+#define NVTD_TWIN_DEVICE_PRI 2
+
+/**
+ * NvtdTwinInjection.flags: an attach that fails leaves the device blocked.
+ */
+#define NVTD_TWIN_INJECT_BLOCKED 1
+
+/**
+ * NvtdTranslation.flags, of nvtd_twin_dma() only: the answer came from the cache.
+ */
+#define NVTD_TRANSLATION_CACHED 2
+
+/**
+ * NvtdTranslation.flags, of nvtd_twin_dma() only: the answer came from the cache and
+ * the tables say otherwise; an invalidation was forgotten.
+ */
+#define NVTD_TRANSLATION_STALE 4
+
+/**
+ * A twin of the kernel's iommufd and vfio, and the VT-d hardware below it: opaque,
+ * made by nvtd_twin_create() and ended by nvtd_twin_destroy(). It answers the ioctls
+ * of <linux/iommufd.h> and <linux/vfio.h> as Linux does, so that what drives
+ * /dev/iommu can be tested where there is none.
  */
 typedef struct NvtdTwin NvtdTwin;
 
@@ -1251,6 +1344,193 @@ typedef struct NvtdMapping {
   uint32_t reserved;
 } NvtdMapping;
 
+/**
+ * An IOMMU of a twin.
+ */
+typedef struct NvtdTwinIommu {
+  /**
+   * Its capability register.
+   */
+  uint64_t cap;
+  /**
+   * Its extended capability register.
+   */
+  uint64_t ecap;
+} NvtdTwinIommu;
+
+/**
+ * What a twin plays.
+ */
+typedef struct NvtdTwinConfig {
+  /**
+   * sizeof(NvtdTwinConfig).
+   */
+  size_t size;
+  /**
+   * Its IOMMUs; NULL for one that can do all that a unit can offer.
+   */
+  const struct NvtdTwinIommu *iommus;
+  /**
+   * How many there are, at most 64; 0 with NULL.
+   */
+  uint32_t iommu_count;
+  /**
+   * NVTD_TWIN_LINUX_7_3 or NVTD_TWIN_LINUX_6_12.
+   */
+  uint32_t kernel;
+  /**
+   * NVTD_TWIN_QUIRK_* bits of the kernel's oddities that it does not have.
+   */
+  uint64_t quirks_off;
+} NvtdTwinConfig;
+
+/**
+ * A device of a twin.
+ */
+typedef struct NvtdTwinDevice {
+  /**
+   * sizeof(NvtdTwinDevice).
+   */
+  size_t size;
+  /**
+   * Index of its IOMMU in NvtdTwinConfig.iommus.
+   */
+  uint32_t iommu;
+  /**
+   * Bits in its PASIDs, at most 20; 0 for none.
+   */
+  uint32_t max_pasid_bits;
+  /**
+   * NVTD_TWIN_DEVICE_* bits.
+   */
+  uint32_t flags;
+  /**
+   * Must be 0.
+   */
+  uint32_t reserved;
+} NvtdTwinDevice;
+
+/**
+ * ioctls that are to fail.
+ */
+typedef struct NvtdTwinInjection {
+  /**
+   * sizeof(NvtdTwinInjection).
+   */
+  size_t size;
+  /**
+   * Calls from now on that still go through.
+   */
+  uint64_t skip;
+  /**
+   * How many calls then fail, at least 1.
+   */
+  uint64_t times;
+  /**
+   * Count and fail only calls with this number; 0 for all.
+   */
+  uint32_t request;
+  /**
+   * The errno, positive.
+   */
+  uint32_t error;
+  /**
+   * IOMMU_HWPT_INVALIDATE: entries that are done before it fails.
+   */
+  uint32_t handled;
+  /**
+   * NVTD_TWIN_INJECT_* bits.
+   */
+  uint32_t flags;
+} NvtdTwinInjection;
+
+/**
+ * Counters of a twin since it was made. Fields beyond the caller's `size` are left
+ * out; fields are only appended.
+ */
+typedef struct NvtdTwinStats {
+  /**
+   * sizeof(NvtdTwinStats), set by the caller.
+   */
+  size_t size;
+  /**
+   * ioctls.
+   */
+  uint64_t calls;
+  /**
+   * ioctls that failed.
+   */
+  uint64_t errors;
+  /**
+   * IOAS objects that exist.
+   */
+  uint64_t ioas;
+  /**
+   * HWPTs on an IOAS that exist.
+   */
+  uint64_t paging;
+  /**
+   * Nested HWPTs that exist.
+   */
+  uint64_t nested;
+  /**
+   * Fault queues that exist.
+   */
+  uint64_t fault_queues;
+  /**
+   * Bound devices.
+   */
+  uint64_t devices;
+  /**
+   * Most IOAS objects at a time.
+   */
+  uint64_t peak_ioas;
+  /**
+   * Most HWPTs on an IOAS at a time.
+   */
+  uint64_t peak_paging;
+  /**
+   * Most nested HWPTs at a time.
+   */
+  uint64_t peak_nested;
+  /**
+   * Bytes mapped into IOAS objects.
+   */
+  uint64_t mapped;
+  /**
+   * Bytes ever mapped.
+   */
+  uint64_t ever_mapped;
+  /**
+   * IOMMU_HWPT_INVALIDATE calls.
+   */
+  uint64_t invalidate_calls;
+  /**
+   * Entries of these that were done.
+   */
+  uint64_t invalidate_entries;
+  /**
+   * DMA requests, debug looks excepted.
+   */
+  uint64_t dmas;
+  /**
+   * DMA requests that were refused.
+   */
+  uint64_t faults;
+  /**
+   * Cached translations that were used although the tables say otherwise.
+   */
+  uint64_t stale_uses;
+  /**
+   * Page requests.
+   */
+  uint64_t page_requests;
+  /**
+   * Answers to groups of page requests.
+   */
+  uint64_t page_responses;
+} NvtdTwinStats;
+
 #ifdef __cplusplus
 extern "C" {
 #endif // __cplusplus
@@ -1581,6 +1861,141 @@ int nvtd_for_each_mapping(struct NvtdUnit *unit,
                           uint64_t limit,
                           int (*mapping)(void *opaque, const struct NvtdMapping *mapping),
                           void *opaque);
+
+/**
+ * Make a twin and store it in *twin. `config` may be NULL for Linux 7.3 with one
+ * IOMMU that can do everything. Any thread.
+ *
+ * Returns 0, or -EINVAL: twin is NULL, config->size is wrong or a field has an
+ * unknown bit or value. *twin is then NULL.
+ */
+int nvtd_twin_create(const struct NvtdTwinConfig *config, struct NvtdTwin **twin);
+
+/**
+ * End a twin, and with it all files that are still open. NULL is allowed and does
+ * nothing. A unit that was made with it (NvtdConfig.twin) keeps it alive for itself.
+ * The caller makes sure that no other call with this pointer is under way.
+ */
+void nvtd_twin_destroy(struct NvtdTwin *twin);
+
+/**
+ * open("/dev/iommu"). Files of a twin are for nvtd_twin_ioctl() and so on, and no file
+ * descriptors of the process, except fault queues: these are, so that they can be
+ * polled, but all else goes through the twin. Any thread.
+ *
+ * Returns the file, or -EINVAL: twin is NULL.
+ */
+int nvtd_twin_open(struct NvtdTwin *twin);
+
+/**
+ * Plug in a device, alone in its group, and open its vfio file. Closing the file
+ * unplugs it. Any thread.
+ *
+ * Returns the file, or -EINVAL: a pointer is NULL, device->size is wrong, or a field
+ * has a value that no device has.
+ */
+int nvtd_twin_device(struct NvtdTwin *twin, const struct NvtdTwinDevice *device);
+
+/**
+ * ioctl(2) on a file of the twin. `argument` and the addresses inside of it are read
+ * and written as the kernel does: what is not mapped is -EFAULT. Memory that is mapped
+ * with IOMMU_IOAS_MAP must stay mapped in the process until it is unmapped there. Any
+ * thread.
+ *
+ * Returns what the kernel would: 0 or more, or -errno.
+ */
+int nvtd_twin_ioctl(struct NvtdTwin *twin, int fd, uint32_t request, void *argument);
+
+/**
+ * read(2) on a file of the twin, that is on a fault queue. Any thread.
+ *
+ * Returns the bytes read, or -errno.
+ */
+int64_t nvtd_twin_read(struct NvtdTwin *twin, int fd, void *buffer, size_t length);
+
+/**
+ * write(2) on a file of the twin, that is on a fault queue. Any thread.
+ *
+ * Returns the bytes written, or -errno.
+ */
+int64_t nvtd_twin_write(struct NvtdTwin *twin, int fd, const void *buffer, size_t length);
+
+/**
+ * What is a file of the twin ready for? Any thread.
+ *
+ * Returns POLLIN and so on, or -EBADF: the twin has no such file; -EINVAL: twin is
+ * NULL.
+ */
+int nvtd_twin_poll(struct NvtdTwin *twin, int fd);
+
+/**
+ * close(2) on a file of the twin. Closing a device detaches and unplugs it. Any thread.
+ *
+ * Returns 0, or -EBADF: the twin has no such file; -EINVAL: twin is NULL.
+ */
+int nvtd_twin_close(struct NvtdTwin *twin, int fd);
+
+/**
+ * A DMA request of a device arrives at the hardware. The answer's address is the one
+ * in the IOAS that the device, or the PASID, is attached to. A request that is refused
+ * is no error: the call returns 0 and out->fault holds the reason; 59h (the PASID entry
+ * is not present) if the device or PASID is attached to nothing, or is blocked.
+ * out->flags has NVTD_TRANSLATION_CACHED and NVTD_TRANSLATION_STALE. Any thread, several at once.
+ *
+ * Returns 0, or -EINVAL: a pointer is NULL, a `size` is wrong or request->flags is not
+ * a valid combination; -EBADF: the twin has no such device.
+ */
+int nvtd_twin_dma(struct NvtdTwin *twin,
+                  int device_fd,
+                  const struct NvtdRequest *request,
+                  struct NvtdTranslation *out);
+
+/**
+ * A device requests a page. The request goes to the fault queue of the HWPT it is
+ * attached to, or is answered at once if there is none. Any thread.
+ *
+ * Returns 0, or -EINVAL: a pointer is NULL, a `size` is wrong or a field has an unknown
+ * bit or value; -EBADF: the twin has no such device; -EOPNOTSUPP: it, or its IOMMU, has
+ * no page requests.
+ */
+int nvtd_twin_page_request(struct NvtdTwin *twin,
+                           int device_fd,
+                           const struct NvtdPageRequest *request);
+
+/**
+ * Fetch the oldest answer that a device got to its page requests. Fills *out up to
+ * out->size; out->tag and out->device are 0. Any thread.
+ *
+ * Returns 0, or -EAGAIN: there is none; -EINVAL: a pointer is NULL or out->size is
+ * wrong; -EBADF: the twin has no such device.
+ */
+int nvtd_twin_page_response(struct NvtdTwin *twin,
+                            int device_fd,
+                            struct NvtdPageResponse *out);
+
+/**
+ * Let ioctls fail. Several injections count side by side; the first that is due
+ * decides. A call fails after its structure was read and before anything is done. NULL
+ * takes back all that have not fired. Any thread.
+ *
+ * Returns 0, or -EINVAL: twin is NULL, injection->size is wrong, times is 0, error is
+ * none, or flags has an unknown bit.
+ */
+int nvtd_twin_inject(struct NvtdTwin *twin, const struct NvtdTwinInjection *injection);
+
+/**
+ * Fill *stats up to stats->size. Any thread.
+ *
+ * Returns 0, or -EINVAL: a pointer is NULL or stats->size is wrong.
+ */
+int nvtd_twin_stats(struct NvtdTwin *twin, struct NvtdTwinStats *stats);
+
+/**
+ * How many ioctls were made with this number, failed ones included? Any thread.
+ *
+ * Returns the number of calls, or -EINVAL: twin is NULL.
+ */
+int64_t nvtd_twin_calls(struct NvtdTwin *twin, uint32_t request);
 
 #ifdef __cplusplus
 }  // extern "C"

@@ -20,7 +20,7 @@ pub(super) fn guard(body: impl FnOnce() -> Result<()>) -> c_int {
 }
 
 /// Remember the sentence, give -errno.
-fn fail(error: &Error) -> c_int {
+pub(super) fn fail(error: &Error) -> c_int {
     let text = error.to_string().replace('\0', "");
     LAST.with(|last| *last.borrow_mut() = CString::new(text).unwrap_or_default());
     error.errno().saturating_neg()

@@ -8,9 +8,10 @@ use crate::Result;
 use crate::ffi::dump::NvtdDump;
 use crate::ffi::error::invalid;
 use crate::ffi::interrupt::{NvtdMsi, NvtdMsiAnswer};
+use crate::ffi::twin::{NvtdTwinConfig, NvtdTwinDevice, NvtdTwinInjection, NvtdTwinStats};
 use crate::ffi::types::{
-    NvtdConfig, NvtdDevice, NvtdDeviceInfo, NvtdOps, NvtdPageRequest, NvtdRequest, NvtdStats,
-    NvtdTranslation,
+    NvtdConfig, NvtdDevice, NvtdDeviceInfo, NvtdOps, NvtdPageRequest, NvtdPageResponse,
+    NvtdRequest, NvtdStats, NvtdTranslation,
 };
 
 /// A structure of the C ABI whose first field is `size: usize`.
@@ -24,7 +25,7 @@ pub(super) unsafe trait SizedStruct: Copy {}
 macro_rules! sized {
     ($($name:ty),*) => {
         // SAFETY: these are the repr(C) structures of `types.rs`, which consist of
-        // integers and optional function pointers and start with `size`.
+        // integers, pointers and optional function pointers and start with `size`.
         $(unsafe impl SizedStruct for $name {})*
     };
 }
@@ -38,9 +39,14 @@ sized!(
     NvtdMsiAnswer,
     NvtdOps,
     NvtdPageRequest,
+    NvtdPageResponse,
     NvtdRequest,
     NvtdStats,
-    NvtdTranslation
+    NvtdTranslation,
+    NvtdTwinConfig,
+    NvtdTwinDevice,
+    NvtdTwinInjection,
+    NvtdTwinStats
 );
 
 /// The smallest `size`: itself and the field after it.

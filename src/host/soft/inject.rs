@@ -195,6 +195,17 @@ impl Twin {
         self.state.lock().meters.total
     }
 
+    /// ioctls with this number so far.
+    pub fn count(&self, request: u32) -> CallCount {
+        let state = self.state.lock();
+        state
+            .meters
+            .calls
+            .get(&request)
+            .copied()
+            .unwrap_or_default()
+    }
+
     /// Keep the requests of the ioctls from now on, or stop. At most 2^20 are kept.
     pub fn record(&self, on: bool) {
         self.state.lock().meters.recorded = on.then(Vec::new);

@@ -374,6 +374,11 @@ impl Twin {
         self.state.lock().poll(fd)
     }
 
+    /// Is it the file of a device?
+    pub fn is_device(&self, fd: Fd) -> bool {
+        self.hardware.devices.read().contains_key(&fd)
+    }
+
     /// An iommufd object's ID of a bound device, as `VFIO_DEVICE_BIND_IOMMUFD` gave it.
     pub fn device_id(&self, device: Fd) -> Option<u32> {
         let state = self.state.lock();
