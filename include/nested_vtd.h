@@ -1208,6 +1208,10 @@ typedef struct NvtdStats {
    * Of these, answered at once as they were malformed or of no device.
    */
   uint64_t host_page_requests_refused;
+  /**
+   * Times that a PASID was not attached as its device has 2^17 of them, the most.
+   */
+  uint64_t pasids_ignored;
 } NvtdStats;
 
 /**

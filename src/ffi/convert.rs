@@ -317,6 +317,7 @@ impl From<Stats> for NvtdStats {
             host_timeouts: stats.host_timeouts,
             host_page_requests: stats.host_page_requests,
             host_page_requests_refused: stats.host_page_requests_refused,
+            pasids_ignored: stats.pasids_ignored,
         }
     }
 }

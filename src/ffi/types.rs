@@ -571,4 +571,6 @@ pub struct NvtdStats {
     pub host_page_requests: u64,
     /// Of these, answered at once as they were malformed or of no device.
     pub host_page_requests_refused: u64,
+    /// Times that a PASID was not attached as its device has 2^17 of them, the most.
+    pub pasids_ignored: u64,
 }

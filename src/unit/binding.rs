@@ -17,7 +17,7 @@ use crate::event::Event;
 use crate::host::HostError;
 use crate::host::device::{HostDevice, Hwpt};
 use crate::host::space::Nested;
-use crate::host::uapi::{VTD_S1_EAFE, VTD_S1_SRE, VTD_S1_WPE, VtdS1, request};
+use crate::host::uapi::{VTD_S1_EAFE, VTD_S1_SRE, VTD_S1_WPE, VtdS1};
 use crate::translate::stages::Stages;
 use crate::translate::tables::{Purpose, Requester, TableFault, Translated, lookup};
 use crate::translate::{Fault, pasids};
@@ -270,6 +270,10 @@ impl Unit {
                 }
                 self.detach(bound, device, pasid, fault, out)
             }
+            _ if before.is_none() && device.count_pasids().0 >= MAX_PASIDS => {
+                self.counters.pasids_ignored.add(1);
+                return;
+            }
             Wanted::Parent(translated) => {
                 let wanted = bound.parent().map(|parent| Binding {
                     state: BindingState::Parent,
@@ -278,7 +282,12 @@ impl Unit {
                     refused: None,
                 });
                 match wanted {
-                    Some(wanted) => self.attach(bound, device, pasid, wanted, out),
+                    Some(wanted) => {
+                        let attached = self.attach(bound, device, pasid, wanted, out);
+                        attached.or_else(|(refused, translated)| {
+                            self.give_up(bound, device, pasid, translated, refused, out)
+                        })
+                    }
                     None => Ok(Binding::blocked(translated, None)),
                 }
             }
@@ -351,7 +360,10 @@ impl Unit {
             };
             self.rebind(state, device, pasid, stuck);
         }
-        state.unsettled.push((Arc::clone(device), pasid));
+        let known = |(other, of): &(Arc<Device>, _)| Arc::ptr_eq(other, device) && *of == pasid;
+        if !state.unsettled.iter().any(known) {
+            state.unsettled.push((Arc::clone(device), pasid));
+        }
     }
 
     /// Try again what could not be settled. True if nothing is left of it.
@@ -399,19 +411,19 @@ impl Unit {
                 hwpt: Some(Hwpt::Nested(nested)),
                 refused: None,
             };
-            let after = self.attach(bound, device, pasid, wanted, out)?;
+            let (refused, translated) = match self.attach(bound, device, pasid, wanted, out) {
+                Ok(attached) => return Ok(attached),
+                Err(refused) => refused,
+            };
             // A device without PRI cannot have a fault queue; without one it may do.
-            let without_requests = after.refused.is_some_and(|refused| {
-                refused.request == request::VFIO_ATTACH && refused.errno == libc::ENODEV
-            });
-            if !without_requests || !bound.sends_page_requests() {
-                return Ok(after);
+            if refused.errno != libc::ENODEV || !bound.sends_page_requests() {
+                return self.give_up(bound, device, pasid, translated, refused, out);
             }
             bound.give_up_page_requests();
         }
     }
 
-    /// Attach as `wanted`, unless that is so; detached if it is refused.
+    /// Attach as `wanted`, unless that is so. A refusal comes with what was wanted.
     fn attach(
         &self,
         bound: &HostDevice,
@@ -419,7 +431,7 @@ impl Unit {
         pasid: Option<u32>,
         wanted: Binding,
         out: &mut Outbox,
-    ) -> Result<Binding, HostError> {
+    ) -> Result<Binding, (HostError, Option<Translated>)> {
         let Some(hwpt) = wanted.hwpt.clone() else {
             return Ok(wanted);
         };
@@ -440,7 +452,7 @@ impl Unit {
                     Event::AttachError,
                     [source_id, u64::from(hwpt.id()), refused.errno as u64],
                 );
-                self.give_up(bound, device, pasid, wanted.translated, refused, out)
+                Err((refused, wanted.translated))
             }
         }
     }

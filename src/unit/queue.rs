@@ -42,6 +42,9 @@ impl Unit {
                     None => state.draining = true,
                     Some((stop, failures)) => self.resume(state, stop, failures, &mut out),
                 }
+                if !state.unsettled.is_empty() {
+                    self.settle(state, &mut out);
+                }
                 self.finish_commands(state);
                 let mut stop = self.drain(state, &mut budget, &mut out);
                 // A wait that another processor queues now finds them obeyed as well.

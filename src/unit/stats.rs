@@ -120,6 +120,8 @@ counters! {
     host_page_requests,
     /// Of these, answered at once as they were none or of no device.
     host_page_requests_refused,
+    /// PASIDs that were not attached as their device has the most it can have.
+    pasids_ignored,
 }
 
 impl Counters {
