@@ -1,13 +1,36 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT OR Apache-2.0
 #
-# Are the program's rules those of docs/conformance.md, in that order and those words?
+# Is the table of docs/conformance.md as the program is?
 #
-#   conformance.sh PROGRAM docs/conformance.md
+#   conformance.sh PROGRAM TABLE                 the same rules in the same order and words
+#   conformance.sh PROGRAM TABLE RELEASE COLUMN  on the twin of that Linux no rule fails, and those that
+#                                                pass are those with `yes` in the column of this name
 set -eu
 
-list=$("$1" --list)
-table=$(sed -n '/^|---/,$ s/^| \([^ ]*\) | \([^|]*\) |.*/\1 \2/p' "$2")
-[ "$list" = "$table" ] && exit
-printf '%s\n' "$list" >rules.list
-printf '%s\n' "$table" | diff - rules.list
+program=$1
+table=$2
+if [ $# = 2 ]; then
+    "$program" --list >rules.list
+    sed -n '/^|---/,$ s/^| \([^ ]*\) | \([^|]*\) |.*/\1 \2/p' "$table" | diff - rules.list
+    exit
+fi
+
+log=conformance-$3.log
+"$program" --twin="$3" >"$log" || {
+    grep -v '^passed\|^skipped' "$log"
+    exit 1
+}
+awk -F ' *[|] *' -v name="$4" '
+    FILENAME == ARGV[1] && $2 == "rule" { for (i = 4; i < NF; i++) if ($i == name) column = i }
+    FILENAME == ARGV[1] && column && $2 != "rule" && $2 !~ /^-/ { shown[$2] = $column }
+    FILENAME == ARGV[2] && /^(passed|skipped) / {
+        split($0, word, " +")
+        seen = word[1] == "passed" ? "yes" : "-"
+        if (shown[word[2]] != seen) {
+            print word[2] ": the table has \"" shown[word[2]] "\", seen: \"" seen "\""
+            wrong = 1
+        }
+    }
+    END { exit wrong || !column }' "$table" "$log"
+tail -n 1 "$log"

@@ -80,9 +80,26 @@ static void paging_dirty(void)
     uint32_t ioas = new_ioas();
     expect(alloc_of(ioas, HWPT_DIRTY_TRACKING), cantrackdirty() && can(ECAP_SLTS) ? 0 : EOPNOTSUPP,
            "DIRTY_TRACKING");
-    if (cannest())
-        expect(alloc_of(ioas, HWPT_DIRTY_TRACKING | HWPT_NEST_PARENT),
-               cantrackdirty() && can(ECAP_SLTS) ? 0 : EOPNOTSUPP, "DIRTY_TRACKING and NEST_PARENT");
+}
+
+static void second_stage_flags(void)
+{
+    need_dirty_tracking();
+    need_7_3("fault queues of paging HWPTs");
+    int fd;
+    struct hwpt_alloc a = paging(new_ioas(), HWPT_DIRTY_TRACKING | HWPT_PASID | HWPT_FAULT_ID_VALID);
+    a.fault_id = new_fault_queue(&fd);
+    expect(alloc(&a), 0, "DIRTY_TRACKING, PASID and FAULT_ID_VALID");
+    close_file(fd);
+    expect(alloc_of(a.pt_id, HWPT_DIRTY_TRACKING | HWPT_NEST_PARENT | HWPT_PASID),
+           cannest() ? 0 : EOPNOTSUPP, "DIRTY_TRACKING, NEST_PARENT and PASID");
+}
+
+static void parent_dirty(void)
+{
+    need_nesting();
+    expect(alloc_of(new_ioas(), HWPT_DIRTY_TRACKING | HWPT_NEST_PARENT),
+           cantrackdirty() ? 0 : EOPNOTSUPP, "DIRTY_TRACKING and NEST_PARENT");
 }
 
 static void parent_with_faults(void)
@@ -118,7 +135,12 @@ static void without_second_stage(void)
     uint32_t ioas = new_ioas();
     expect(alloc_of(ioas, HWPT_NEST_PARENT), EOPNOTSUPP, "NEST_PARENT");
     expect(alloc_of(ioas, HWPT_DIRTY_TRACKING), EOPNOTSUPP, "DIRTY_TRACKING");
-    expect(alloc_of(ioas, 0), as_7_3() && can(ECAP_FLTS) ? 0 : EOPNOTSUPP, "no flags");
+    if (as_7_3()) {
+        expect(alloc_of(ioas, 0), can(ECAP_FLTS) ? 0 : EOPNOTSUPP, "no flags");
+        return;
+    }
+    /* 6.12 notices when a device is attached. */
+    expect(attach(new_paging(ioas, 0)), EINVAL, "ATTACH to an HWPT without flags");
 }
 
 /* The last address that an IOAS allows, after an HWPT was made on it. */
@@ -205,6 +227,10 @@ static void fault_queue_of_paging(void)
     uint32_t ioas = new_ioas();
     int fd;
     struct hwpt_alloc a = paging(ioas, HWPT_FAULT_ID_VALID);
+    if (!as_7_3()) {
+        expect(alloc(&a), EOPNOTSUPP, "FAULT_ID_VALID");
+        return;
+    }
     a.fault_id = unused_id();
     expect(alloc(&a), ENOENT, "no object as fault_id");
     a.fault_id = ioas;
@@ -387,9 +413,13 @@ const struct rule rules_alloc[] = {
     { "P2", "DIRTY_TRACKING without the IOMMU's is refused with EOPNOTSUPP", paging_dirty },
     { "P3", "FAULT_ID_VALID with NEST_PARENT is refused with EOPNOTSUPP", parent_with_faults },
     { "P4", "data on an IOAS is refused with EOPNOTSUPP", paging_data },
+    { "P5", "a second-stage table takes DIRTY_TRACKING and PASID with a fault queue or NEST_PARENT",
+      second_stage_flags },
     { "P6", "NEST_PARENT without the IOMMU's nesting is refused with EOPNOTSUPP",
       parent_without_nesting },
-    { "P8", "without second-stage tables what needs them is refused with EOPNOTSUPP",
+    { "P7", "DIRTY_TRACKING with NEST_PARENT needs the IOMMU's dirty bits as well: EOPNOTSUPP",
+      parent_dirty },
+    { "P8", "without second-stage tables what needs them is EOPNOTSUPP; 6.12 can attach nothing then: EINVAL",
       without_second_stage },
     { "P9-aperture", "an HWPT limits its IOAS to the width of its table: half of it for the first stage,"
       " which 7.3 takes if no flag needs the second", aperture },
@@ -399,7 +429,8 @@ const struct rule rules_alloc[] = {
       fill_with_bad_memory },
     { "P9-read-only", "a nesting parent over a read-only map is refused with EINVAL",
       fill_parent_with_read_only },
-    { "P10", "a fault_id that is no fault queue is refused with ENOENT; an HWPT keeps its queue",
+    { "P10", "a fault_id that is no fault queue is refused with ENOENT; in 6.12 FAULT_ID_VALID on an IOAS"
+      " is EOPNOTSUPP",
       fault_queue_of_paging },
     { "P11", "a reply that cannot be written is EFAULT, and what was made goes again", no_reply },
     { "N1", "on a parent flags other than FAULT_ID_VALID and PASID, and no data, are refused with"

@@ -221,6 +221,8 @@ static void hull(void)
 
 static void no_pages(void)
 {
+    if (!as_7_3())
+        skip("6.12 computes with a shift by 64 bits");
     /* From an address on to the one before it. */
     const struct hwpt_vtd_s1_invalidate entry = { .addr = VIRTUAL + PAGE, .npages = 0 };
     forgets(&entry, 1, 1);

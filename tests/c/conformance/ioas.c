@@ -128,6 +128,17 @@ static void options(void)
     expect(option(OPTION_HUGE_PAGES, 2, new_ioas(), &value), EOPNOTSUPP, "operation 2");
 }
 
+static int set_rlimit_mode(void)
+{
+    uint64_t value = 0;
+    return option(OPTION_RLIMIT_MODE, OPTION_SET, 0, &value);
+}
+
+static void rlimit_mode_privilege(void)
+{
+    expect(unprivileged(set_rlimit_mode), EPERM, "SET");
+}
+
 static void rlimit_mode(void)
 {
     uint64_t value = 77;
@@ -281,6 +292,7 @@ const struct rule rules_ioas[] = {
     { "OPTION", "OPTION: __reserved, unknown options and operations are EOPNOTSUPP", options },
     { "OPTION-RLIMIT-MODE", "RLIMIT_MODE: for no object, before there are objects (EBUSY), 0 or 1",
       rlimit_mode },
+    { "OPTION-privilege", "RLIMIT_MODE: SET by who is not privileged is EPERM", rlimit_mode_privilege },
     { "OPTION-HUGE-PAGES", "HUGE_PAGES: 0 or 1, and not 0 once maps are in an HWPT (EINVAL)", huge_pages },
     { "VFIO-IOAS", "VFIO_IOAS: ENODEV while there is none, ENOENT for no IOAS", vfio_ioas },
     { "VIOMMU", "VIOMMU_ALLOC: Intel has none, EOPNOTSUPP", viommu },

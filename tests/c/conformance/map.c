@@ -152,6 +152,23 @@ static void map_bad_memory(void)
     expect(map(ioas, FIXED, nowhere(), PAGE, 0x400000), 0, "no memory, without an HWPT again");
 }
 
+static uint32_t full_ioas;
+
+static int map_a_mebibyte(void)
+{
+    return map_at(full_ioas, 0x100000, 0x100000);
+}
+
+static void map_locked(void)
+{
+    /* The limit is 64 KiB, see unprivileged(). */
+    full_ioas = new_ioas();
+    uint32_t hwpt = new_paging(full_ioas, 0);
+    expect(unprivileged(map_a_mebibyte), ENOMEM, "1 MiB");
+    expect(map_at(full_ioas, 0x100000, 0x100000), 0, "1 MiB, by root");
+    expect(destroy(hwpt), 0, "DESTROY of the HWPT");
+}
+
 static void map_read_only(void)
 {
     uint32_t ioas = new_ioas(), parent = new_parent(ioas);
@@ -264,6 +281,9 @@ static void copy(void)
     expect(call(IOMMU_IOAS_COPY, &c), ENOENT, "a source that is not mapped throughout");
     c = good, c.length = 0;
     expect(call(IOMMU_IOAS_COPY, &c), EINVAL, "length 0");
+    expect(map(from, MAP_FIXED_IOVA | MAP_READABLE, now.ram, PAGE, 0x30000), 0, "IOAS_MAP, read-only");
+    c = good, c.src_iova = 0x30000, c.length = PAGE;
+    expect(call(IOMMU_IOAS_COPY, &c), EPERM, "to be written what was mapped read-only");
     c = good;
     expect(call(IOMMU_IOAS_COPY, &c), 0, "a part of a map");
     expect(call(IOMMU_IOAS_COPY, &c), EEXIST, "the same again");
@@ -332,6 +352,7 @@ const struct rule rules_map[] = {
       map_anywhere_huge },
     { "IOAS-MAP-memory", "memory that is not there, or not to be written, is EFAULT with an HWPT, and"
       " nothing without", map_bad_memory },
+    { "IOAS-MAP-locked", "with an HWPT, more than RLIMIT_MEMLOCK is ENOMEM", map_locked },
     { "IOAS-MAP-read-only", "a read-only map under a nesting parent is EINVAL", map_read_only },
     { "IOAS-MAP-dma", "a device reaches what is mapped, as it is mapped, and nothing else", map_reaches },
     { "IOAS-UNMAP-nested", "what is unmapped under a nesting parent is gone for its nested HWPTs",
