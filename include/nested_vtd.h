@@ -557,6 +557,12 @@
 #define NVTD_TWIN_QUIRK_UNRESERVE 256
 
 /**
+ * NvtdTwinConfig.flags: devices' interrupts cannot be kept apart (there is no
+ * interrupt remapping), so that binding a device is refused.
+ */
+#define NVTD_TWIN_UNSAFE_INTERRUPTS 1
+
+/**
  * NvtdTwinDevice.flags: the device has a device TLB (ATS).
  */
 #define NVTD_TWIN_DEVICE_ATS 1
@@ -1386,6 +1392,10 @@ typedef struct NvtdTwinConfig {
    * NVTD_TWIN_QUIRK_* bits of the kernel's oddities that it does not have.
    */
   uint64_t quirks_off;
+  /**
+   * NVTD_TWIN_UNSAFE_INTERRUPTS or 0.
+   */
+  uint64_t flags;
 } NvtdTwinConfig;
 
 /**
@@ -1986,6 +1996,15 @@ int nvtd_twin_page_response(struct NvtdTwin *twin,
  * none, or flags has an unknown bit.
  */
 int nvtd_twin_inject(struct NvtdTwin *twin, const struct NvtdTwinInjection *injection);
+
+/**
+ * Take those who make system calls for a user without privileges, who may have
+ * `locked` bytes pinned (RLIMIT_MEMLOCK), instead of root; UINT64_MAX for root again.
+ * Any thread.
+ *
+ * Returns 0, or -EINVAL: twin is NULL.
+ */
+int nvtd_twin_limit(struct NvtdTwin *twin, uint64_t locked);
 
 /**
  * Fill *stats up to stats->size. Any thread.

@@ -52,6 +52,10 @@ pub const NVTD_TWIN_QUIRK_FAULT_FLAG: u64 = 0x80;
 /// interrupt window. With the bit set it stays.
 pub const NVTD_TWIN_QUIRK_UNRESERVE: u64 = 0x100;
 
+/// NvtdTwinConfig.flags: devices' interrupts cannot be kept apart (there is no
+/// interrupt remapping), so that binding a device is refused.
+pub const NVTD_TWIN_UNSAFE_INTERRUPTS: u64 = 1;
+
 /// NvtdTwinDevice.flags: the device has a device TLB (ATS).
 pub const NVTD_TWIN_DEVICE_ATS: u32 = 1;
 /// NvtdTwinDevice.flags: the device requests pages (PRI). Needs ATS.
@@ -101,6 +105,8 @@ pub struct NvtdTwinConfig {
     pub kernel: u32,
     /// NVTD_TWIN_QUIRK_* bits of the kernel's oddities that it does not have.
     pub quirks_off: u64,
+    /// NVTD_TWIN_UNSAFE_INTERRUPTS or 0.
+    pub flags: u64,
 }
 
 /// A device of a twin.
@@ -252,9 +258,11 @@ fn quirks_of(off: u64) -> Result<Quirks> {
 /// # Safety
 /// `config.iommus` is NULL or points to as many as `config.iommu_count` says.
 unsafe fn config_of(config: &NvtdTwinConfig) -> Result<TwinConfig> {
+    only("config->flags", config.flags, NVTD_TWIN_UNSAFE_INTERRUPTS)?;
     let mut wanted = TwinConfig {
         kernel: kernel_of(config.kernel)?,
         quirks: quirks_of(config.quirks_off)?,
+        unsafe_interrupts: config.flags & NVTD_TWIN_UNSAFE_INTERRUPTS != 0,
         ..TwinConfig::default()
     };
     if config.iommus.is_null() {
@@ -305,6 +313,7 @@ pub unsafe extern "C" fn nvtd_twin_create(
             iommu_count: 0,
             kernel: NVTD_TWIN_LINUX_7_3,
             quirks_off: 0,
+            flags: 0,
         };
         let config = if config.is_null() {
             default
@@ -689,6 +698,21 @@ pub unsafe extern "C" fn nvtd_twin_inject(
             blocked: injection.flags & NVTD_TWIN_INJECT_BLOCKED != 0,
             times: injection.times,
         });
+        Ok(())
+    })
+}
+
+/// Take those who make system calls for a user without privileges, who may have
+/// `locked` bytes pinned (RLIMIT_MEMLOCK), instead of root; UINT64_MAX for root again.
+/// Any thread.
+///
+/// Returns 0, or -EINVAL: twin is NULL.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn nvtd_twin_limit(twin: *mut NvtdTwin, locked: u64) -> c_int {
+    guard(|| {
+        // SAFETY: C promises a live twin or NULL.
+        let twin = unsafe { twin_ref(twin) }?;
+        twin.set_limit((locked != u64::MAX).then_some(locked));
         Ok(())
     })
 }

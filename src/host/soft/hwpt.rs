@@ -202,10 +202,10 @@ impl State {
         ioas: u32,
         domain: &Arc<Paging>,
     ) -> Result<(), Errno> {
-        let refuse = self.config.quirks.read_only_refused;
+        let limits = self.limits(context)?;
         self.context(context)?
             .ioas(ioas)?
-            .add_domain(Arc::clone(domain), refuse)
+            .add_domain(Arc::clone(domain), limits)
     }
 
     /// Make an automatic domain an object.

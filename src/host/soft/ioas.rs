@@ -71,6 +71,15 @@ pub(super) enum Place {
     Anywhere,
 }
 
+/// What memory must be to be given to the hardware.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limits {
+    /// Writable, below a nesting parent.
+    pub refuse_read_only: bool,
+    /// No more than so many bytes.
+    pub room: u64,
+}
+
 /// An IOAS.
 #[derive(Debug)]
 pub(super) struct Ioas {
@@ -270,7 +279,7 @@ impl Ioas {
         slices: Vec<Slice>,
         place: Place,
         rights: PinRights,
-        refuse_read_only: bool,
+        limits: Limits,
     ) -> Result<u64, Errno> {
         let length = slices
             .iter()
@@ -308,16 +317,24 @@ impl Ioas {
         }
         if !self.domains.is_empty() {
             for (index, (first, area)) in areas.iter().enumerate() {
-                if let Err(errno) = self.pin(*first, area, refuse_read_only) {
-                    for (first, _) in areas.iter().take(index) {
-                        self.pins.remove(*first);
-                    }
+                if let Err(errno) = self.pin(*first, area, limits.refuse_read_only) {
+                    self.unpin(areas.get(..index).unwrap_or_default());
                     return Err(errno);
                 }
+            }
+            if length > limits.room {
+                self.unpin(&areas);
+                return Err(libc::ENOMEM);
             }
         }
         self.areas.extend(areas);
         Ok(iova)
+    }
+
+    fn unpin(&self, areas: &[(u64, Area)]) {
+        for (first, _) in areas {
+            self.pins.remove(*first);
+        }
     }
 
     /// Give an area to the hardware.
@@ -396,7 +413,7 @@ impl Ioas {
     }
 
     /// A domain is to have the maps (`iopt_table_add_domain`).
-    pub fn add_domain(&mut self, domain: Arc<Paging>, refuse_read_only: bool) -> Result<(), Errno> {
+    pub fn add_domain(&mut self, domain: Arc<Paging>, limits: Limits) -> Result<(), Errno> {
         let alignment = self.alignment.max(PAGE_SIZE);
         if alignment != self.alignment {
             let fits = |(first, area): (u64, &Area)| {
@@ -413,7 +430,7 @@ impl Ioas {
         if let Some(beyond) = domain.format.aperture_last().checked_add(1) {
             self.reserve(beyond, u64::MAX, owner)?;
         }
-        if let Err(errno) = self.fill(&domain, refuse_read_only) {
+        if let Err(errno) = self.fill(&domain, limits) {
             self.unreserve(owner);
             return Err(errno);
         }
@@ -423,9 +440,9 @@ impl Ioas {
     }
 
     /// Give all maps to a new domain.
-    fn fill(&self, domain: &Paging, refuse_read_only: bool) -> Result<(), Errno> {
+    fn fill(&self, domain: &Paging, limits: Limits) -> Result<(), Errno> {
         for (first, area) in self.areas() {
-            let refused = domain.nest_parent && refuse_read_only && !area.rights.write;
+            let refused = domain.nest_parent && limits.refuse_read_only && !area.rights.write;
             let result = if self.domains.is_empty() {
                 self.pin(first, area, false)
             } else {
@@ -439,7 +456,15 @@ impl Ioas {
                 return result;
             }
         }
+        if self.domains.is_empty() && self.bytes() > limits.room {
+            self.pins.clear();
+            return Err(libc::ENOMEM);
+        }
         Ok(())
+    }
+
+    pub fn has_domains(&self) -> bool {
+        !self.domains.is_empty()
     }
 
     /// A domain ends (`iopt_table_remove_domain`).

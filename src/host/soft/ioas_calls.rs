@@ -2,7 +2,7 @@
 
 use super::State;
 use super::dispatch::Call;
-use super::ioas::{Pages, Place, Slice, Source, last_of};
+use super::ioas::{Limits, Pages, Place, Slice, Source, last_of};
 use super::objects::Kind;
 use crate::host::Errno;
 use crate::host::uapi::{
@@ -163,6 +163,29 @@ impl State {
         call.respond(&map)
     }
 
+    /// What memory for the hardware must be.
+    pub(super) fn limits(&mut self, context: u64) -> Result<Limits, Errno> {
+        let limit = self.limit;
+        let room = match limit {
+            None => u64::MAX,
+            Some(limit) => {
+                let pinned = self
+                    .context(context)?
+                    .iter()
+                    .filter_map(|(_, object)| match &object.kind {
+                        Kind::Ioas(ioas) if ioas.has_domains() => Some(ioas.bytes()),
+                        _ => None,
+                    })
+                    .fold(0_u64, u64::saturating_add);
+                limit.saturating_sub(pinned)
+            }
+        };
+        Ok(Limits {
+            refuse_read_only: self.config.quirks.read_only_refused,
+            room,
+        })
+    }
+
     /// Map, and count what was mapped.
     fn map(
         &mut self,
@@ -175,9 +198,9 @@ impl State {
         let length = slices
             .iter()
             .fold(0_u64, |sum, slice| sum.saturating_add(slice.length));
-        let refuse = self.config.quirks.read_only_refused;
+        let limits = self.limits(context)?;
         let ioas = self.context(context)?.ioas(id)?;
-        let iova = ioas.map(slices, place, rights, refuse)?;
+        let iova = ioas.map(slices, place, rights, limits)?;
         self.meters.mapped(length);
         Ok(iova)
     }
@@ -302,13 +325,14 @@ impl State {
         call.write_at(OPTION_VALUE, &option.val64.to_ne_bytes())
     }
 
-    /// The twin accounts no memory, and takes every caller for privileged.
     fn rlimit_mode(&mut self, context: u64, option: &mut IommuOption) -> Result<(), Errno> {
         if option.object_id != 0 {
             return Err(libc::EOPNOTSUPP);
         }
+        let unprivileged = self.limit.is_some();
         let owner = self.context(context)?;
         match option.op {
+            OPTION_SET if unprivileged => return Err(libc::EPERM),
             OPTION_GET => option.val64 = owner.rlimit_mode,
             OPTION_SET if !owner.is_empty() => return Err(libc::EBUSY),
             OPTION_SET if option.val64 > 1 => return Err(libc::EINVAL),

@@ -107,6 +107,8 @@ pub struct TwinConfig {
     pub iommus: Vec<HwInfo>,
     /// Its oddities.
     pub quirks: Quirks,
+    /// Devices' interrupts cannot be kept apart, so that they must not be bound.
+    pub unsafe_interrupts: bool,
 }
 
 impl Default for TwinConfig {
@@ -116,6 +118,7 @@ impl Default for TwinConfig {
             kernel: Kernel::default(),
             iommus: vec![capable_iommu()],
             quirks: Quirks::default(),
+            unsafe_interrupts: false,
         }
     }
 }
@@ -201,6 +204,8 @@ struct State {
     files: BTreeMap<Fd, File>,
     devices: BTreeMap<Fd, Device>,
     meters: Meters,
+    /// Bytes that a caller without privileges may have pinned (`RLIMIT_MEMLOCK`).
+    limit: Option<u64>,
     next_fd: Fd,
     /// Contexts, domains and attachments are told apart by numbers that never recur.
     next_key: u64,
@@ -258,6 +263,7 @@ impl Twin {
             files: BTreeMap::new(),
             devices: BTreeMap::new(),
             meters: Meters::default(),
+            limit: None,
             next_fd: FIRST_FD,
             next_key: 0,
         };
@@ -372,6 +378,12 @@ impl Twin {
     /// `EBADF`: the twin has no such file.
     pub fn poll(&self, fd: Fd) -> Result<u32, Errno> {
         self.state.lock().poll(fd)
+    }
+
+    /// Take callers for root (None), as at first, or for a user without privileges who may
+    /// have so many bytes pinned (`RLIMIT_MEMLOCK`).
+    pub fn set_limit(&self, limit: Option<u64>) {
+        self.state.lock().limit = limit;
     }
 
     /// Is it the file of a device?

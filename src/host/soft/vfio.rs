@@ -160,6 +160,9 @@ impl State {
             Some(_) => return Err(libc::EBADFD),
             None => return Err(libc::EBADF),
         };
+        if self.config.unsafe_interrupts {
+            return Err(libc::EPERM);
+        }
         let id = self.insert(context, Object::Device(fd))?;
         if let Err(errno) = call.write_at(BIND_DEVICE_ID, &id.to_ne_bytes()) {
             self.remove(context, id);

@@ -117,6 +117,43 @@ fn devices_that_share_a_table_are_invalidated_together() {
 }
 
 #[test]
+fn requests_beside_invalidations_and_unmaps_never_use_what_is_gone() {
+    let nest = Nest::default();
+    let hwpt = nest.attached();
+    nest.ram.map(0x5000, 0x10_0000);
+    let extra = Ram::new(1);
+    let done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    for (address, access) in [(0x5000, WRITE), (0x6000, READ)] {
+                        let dma = nest.bench.dma(nest.fd, None, address, access);
+                        if address == 0x5000 {
+                            assert!(dma.result.is_ok());
+                        }
+                    }
+                }
+            });
+        }
+        for round in 0..200_u64 {
+            let target = 0x10_0000 + (round % 4) * 0x1000;
+            nest.ram.poke(0x4000 + 5 * 8, target | PWU);
+            let mut entries = [page(0x5000), page(0x6000)];
+            assert_eq!(nest.bench.invalidate(hwpt, &mut entries), (2, Ok(())));
+            // What is answered from now on is what the table says.
+            assert_eq!(nest.bench.target(nest.fd, 0x5000), Some(target));
+            nest.bench.map(nest.ioas, &extra, 0x40_0000).unwrap();
+            nest.ram.poke(0x4000 + 6 * 8, 0x40_0000 | PWU);
+            nest.bench.target(nest.fd, 0x6000);
+            nest.bench.unmap(nest.ioas, 0x40_0000, 4096).unwrap();
+            assert_eq!(nest.bench.target(nest.fd, 0x6000), None);
+        }
+        done.store(true, Ordering::Relaxed);
+    });
+}
+
+#[test]
 fn what_was_unmapped_is_reached_no_more_though_it_was_cached() {
     let nest = Nest::default();
     nest.attached();

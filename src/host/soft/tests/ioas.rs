@@ -238,6 +238,24 @@ fn copies_share_memory_and_not_more_than_its_rights() {
 }
 
 #[test]
+fn a_user_without_privileges_pins_no_more_than_the_limit() {
+    let nest = Nest::default();
+    let bench = &nest.bench;
+    let (ram, other) = (Ram::new(2), bench.ioas());
+    bench.twin.set_limit(Some(nest.ram.bytes() + 0x2000));
+    bench.map(nest.ioas, &ram, 0x40_0000).unwrap();
+    assert_eq!(bench.map(nest.ioas, &ram, 0x50_0000), Err(libc::ENOMEM));
+    bench.map(other, &ram, 0).unwrap();
+    let hwpt = || bench.hwpt(nest.device, other, 0);
+    assert_eq!(hwpt(), Err(libc::ENOMEM), "nothing was pinned before");
+    let mut option = IommuOption::default();
+    assert_eq!(bench.call(request::OPTION, &mut option), Err(libc::EPERM));
+    bench.twin.set_limit(None);
+    bench.map(nest.ioas, &ram, 0x50_0000).unwrap();
+    hwpt().unwrap();
+}
+
+#[test]
 fn options_and_the_compatible_ioas() {
     let bench = Bench::default();
     let option = |option_id, op, object_id, val64| {

@@ -33,6 +33,14 @@ fn nothing_goes_before_a_device_is_bound_and_it_is_bound_once() {
 }
 
 #[test]
+fn a_device_whose_interrupts_are_unsafe_is_not_bound() {
+    let bench = Bench::with(|config| config.unsafe_interrupts = true);
+    let fd = bench.twin.add_device(TwinDevice::default()).unwrap();
+    assert_eq!(bench.bind(fd), Err(libc::EPERM));
+    assert_eq!(bench.twin.stats().devices, 0);
+}
+
+#[test]
 fn attaching_judges_its_argument_and_then_the_object() {
     let nest = Nest::default();
     let bench = &nest.bench;
