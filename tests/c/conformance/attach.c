@@ -336,6 +336,19 @@ static void counted_requests(void)
     skip("what the driver has counted cannot be seen");
 }
 
+static void failed_attach_unreserves(void)
+{
+    uint32_t ioas = new_ioas(), parent = new_parent(ioas), flags = MAP_FIXED_IOVA | MAP_RW;
+    expect(attach(parent), 0, "ATTACH");
+    expect(map(ioas, flags, now.ram, PAGE, MSI_WINDOW), EINVAL, "IOAS_MAP in the MSI window");
+    expect(attach_with(parent, 0, 20), EINVAL, "ATTACH to an HWPT of width 20");
+    expect(map(ioas, flags, now.ram, PAGE, MSI_WINDOW), 0, "IOAS_MAP in the MSI window then");
+    expect(unmap(ioas, MSI_WINDOW, PAGE, NULL), 0, "IOAS_UNMAP");
+    expect(detach(), 0, "DETACH");
+    expect(attach(parent), 0, "ATTACH");
+    expect(map(ioas, flags, now.ram, PAGE, MSI_WINDOW), EINVAL, "IOAS_MAP in the MSI window again");
+}
+
 const struct rule rules_attach[] = {
     { "T2", "a parent that another IOMMU cannot use is refused with EINVAL", parent_of_other_iommu },
     { "T3", "without a free domain ID it is ENOSPC", domain_ids },
@@ -364,5 +377,7 @@ const struct rule rules_attach[] = {
       prefers_first_stage },
     { "Q11", "a paging HWPT may have a fault queue, except in 6.12; a parent not", paging_with_faults },
     { "Q12", "an attachment of a nested HWPT counts its page requests once more", counted_requests },
+    { "Q14", "a replacement that fails lifts the reservation of the MSI window in the IOAS, until DETACH and"
+      " ATTACH", failed_attach_unreserves },
     { NULL, NULL, NULL },
 };

@@ -183,7 +183,7 @@ extern struct host twin_host;
 /* How many configurations a twin is tried with, and what they are called. */
 unsigned twin_configurations(void);
 const char *twin_configuration(unsigned n);
-void twin_setup(unsigned release, unsigned n);
+void twin_setup(unsigned release, uint64_t quirks_off, unsigned n);
 #endif
 
 #endif

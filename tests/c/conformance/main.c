@@ -20,6 +20,7 @@ static const char usage[] =
     "  --second-device FILE  another one, behind the same IOMMU\n"
     "  --foreign-device FILE another one, behind another IOMMU\n"
     "  --sibling-device FILE another one, in the first one's IOMMU group\n"
+    "  --quirks-off BITS     a twin without some quirks, see NVTD_TWIN_QUIRK_*: their rules fail\n"
     "  --only TEXT           only rules whose name begins so\n"
     "  --list                say which rules there are\n"
     "A line is a verdict, a rule's name and what it says, and why it failed or was skipped.\n";
@@ -207,11 +208,11 @@ static enum verdict check(const struct rule *rule)
 
 #ifndef NO_TWIN
 /* Of all configurations of the twin: failed if it fails in one, passed if it passes in one. */
-static enum verdict check_on_twins(const struct rule *rule, unsigned release)
+static enum verdict check_on_twins(const struct rule *rule, unsigned release, uint64_t quirks_off)
 {
     enum verdict verdict = SKIPPED;
     for (unsigned n = 0; n < twin_configurations(); n++) {
-        twin_setup(release, n);
+        twin_setup(release, quirks_off, n);
         enum verdict one = check(rule);
         if (one == FAILED) {
             size_t length = strlen(why);
@@ -240,7 +241,7 @@ static int die(const char *what)
 
 int main(int argc, char **argv)
 {
-    const char *iommu = NULL, *devices[DEVICES] = { NULL }, *only = "";
+    const char *iommu = NULL, *devices[DEVICES] = { NULL }, *only = "", *quirks_off = "0";
     unsigned twin = 0;
     for (int i = 1; i < argc; i++) {
         const struct { const char *option, **value; } OPTIONS[] = {
@@ -249,6 +250,7 @@ int main(int argc, char **argv)
             { "--second-device", &devices[SECOND] },
             { "--foreign-device", &devices[FOREIGN] },
             { "--sibling-device", &devices[SIBLING] },
+            { "--quirks-off", &quirks_off },
             { "--only", &only },
         };
         bool known = true;
@@ -279,6 +281,7 @@ int main(int argc, char **argv)
     now.host = &system_host;
 #else
     now.host = twin ? &twin_host : &system_host;
+    uint64_t without = strtoull(quirks_off, NULL, 0);
 #endif
     if (iommu && system_setup(iommu, (const char *const *)devices))
         return 2;
@@ -292,7 +295,7 @@ int main(int argc, char **argv)
 #ifdef NO_TWIN
             enum verdict verdict = check(rule);
 #else
-            enum verdict verdict = twin ? check_on_twins(rule, twin) : check(rule);
+            enum verdict verdict = twin ? check_on_twins(rule, twin, without) : check(rule);
 #endif
             tally[verdict]++;
             bool bare = verdict == PASSED || !why[0];

@@ -46,6 +46,7 @@ static const struct configuration {
 };
 
 static unsigned release;
+static uint64_t quirks_off;
 static const struct configuration *configuration;
 static NvtdTwin *twin;
 
@@ -59,9 +60,10 @@ const char *twin_configuration(unsigned n)
     return CONFIGURATIONS[n].name;
 }
 
-void twin_setup(unsigned wanted, unsigned n)
+void twin_setup(unsigned wanted, uint64_t off, unsigned n)
 {
     release = wanted;
+    quirks_off = off;
     configuration = &CONFIGURATIONS[n];
     twin_host.release = release;
     twin_host.has[FIRST] = twin_host.has[SECOND] = true;
@@ -115,6 +117,7 @@ static int twin_begin(void)
         .iommus = iommus,
         .iommu_count = 2,
         .kernel = release == 612 ? NVTD_TWIN_LINUX_6_12 : NVTD_TWIN_LINUX_7_3,
+        .quirks_off = quirks_off,
     };
     return nvtd_twin_create(&config, &twin);
 }
