@@ -1419,9 +1419,10 @@ typedef struct NvtdTwinDevice {
    */
   uint32_t flags;
   /**
-   * Must be 0.
+   * Devices with the same number share an IOMMU group, and must be behind the same
+   * IOMMU; 0 for a group of its own.
    */
-  uint32_t reserved;
+  uint32_t group;
 } NvtdTwinDevice;
 
 /**
@@ -1902,7 +1903,7 @@ void nvtd_twin_destroy(struct NvtdTwin *twin);
 int nvtd_twin_open(struct NvtdTwin *twin);
 
 /**
- * Plug in a device, alone in its group, and open its vfio file. Closing the file
+ * Plug in a device and open its vfio file. Closing the file
  * unplugs it. Any thread.
  *
  * Returns the file, or -EINVAL: a pointer is NULL, device->size is wrong, or a field

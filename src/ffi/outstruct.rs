@@ -8,7 +8,7 @@ use crate::Result;
 use crate::ffi::dump::NvtdDump;
 use crate::ffi::error::invalid;
 use crate::ffi::interrupt::{NvtdMsi, NvtdMsiAnswer};
-use crate::ffi::twin::{NvtdTwinConfig, NvtdTwinDevice, NvtdTwinInjection, NvtdTwinStats};
+use crate::ffi::twin::types::{NvtdTwinConfig, NvtdTwinDevice, NvtdTwinInjection, NvtdTwinStats};
 use crate::ffi::types::{
     NvtdConfig, NvtdDevice, NvtdDeviceInfo, NvtdOps, NvtdPageRequest, NvtdPageResponse,
     NvtdRequest, NvtdStats, NvtdTranslation,

@@ -1,8 +1,11 @@
 //! The twin in the C ABI: a software kernel that a program can be tested with.
 
+pub mod types;
+
 use core::ffi::{c_int, c_void};
 use std::sync::Arc;
 
+use self::types::*;
 use super::convert::{only, permission_bits};
 use super::error::{fail, guard, invalid};
 use super::outstruct::{read_sized, write_sized};
@@ -10,7 +13,7 @@ use super::types::*;
 use crate::host::HwInfo;
 use crate::host::soft::{
     Dma, DmaFault, Injection, Kernel, Quirks, Twin, TwinConfig, TwinDevice, TwinPageRequest,
-    TwinRequest, TwinStats,
+    TwinRequest,
 };
 use crate::spec::fault::FaultReason;
 use crate::spec::registers::{Cap, Ecap};
@@ -18,57 +21,6 @@ use crate::translate::tables::Purpose;
 use crate::translate::{Access, Diagnostic};
 use crate::unit::{PageRequest, Request, RequestKind};
 use crate::{Error, Result};
-
-/// NvtdTwinConfig.kernel: the twin plays Linux 7.3.
-pub const NVTD_TWIN_LINUX_7_3: u32 = 0;
-/// NvtdTwinConfig.kernel: the twin plays Linux 6.12.
-pub const NVTD_TWIN_LINUX_6_12: u32 = 1;
-
-/// NvtdTwinConfig.quirks_off: a failed attach leaves the device blocked, though the
-/// HWPT that it had stays on record. With the bit set it changes nothing.
-pub const NVTD_TWIN_QUIRK_FAILED_ATTACH_BLOCKS: u64 = 1;
-/// NvtdTwinConfig.quirks_off: attaching the HWPT that is on record does nothing and
-/// succeeds. With the bit set the hardware is programmed again.
-pub const NVTD_TWIN_QUIRK_SAME_HWPT_IGNORED: u64 = 2;
-/// NvtdTwinConfig.quirks_off: an invalidation covers the power of two around its
-/// range. With the bit set it covers the range.
-pub const NVTD_TWIN_QUIRK_WIDE_INVALIDATION: u64 = 4;
-/// NvtdTwinConfig.quirks_off: maps that cannot be written are refused below a
-/// nesting parent. With the bit set they are not.
-pub const NVTD_TWIN_QUIRK_READ_ONLY_REFUSED: u64 = 8;
-/// NvtdTwinConfig.quirks_off: an HWPT without flags is a first-stage one. With the
-/// bit set it is a second-stage one.
-pub const NVTD_TWIN_QUIRK_FIRST_STAGE_DEFAULT: u64 = 0x10;
-/// NvtdTwinConfig.quirks_off: PASID 0 is what a device has without PASID. With the
-/// bit set attaching it is refused.
-pub const NVTD_TWIN_QUIRK_PASID_ZERO: u64 = 0x20;
-/// NvtdTwinConfig.quirks_off: attaching a PASID of a device without PASIDs succeeds
-/// and does nothing. With the bit set it is refused.
-pub const NVTD_TWIN_QUIRK_PASID_OF_NONE: u64 = 0x40;
-/// NvtdTwinConfig.quirks_off: records of page requests with PASID have flag 4 set.
-/// With the bit set they do not.
-pub const NVTD_TWIN_QUIRK_FAULT_FLAG: u64 = 0x80;
-/// NvtdTwinConfig.quirks_off: a failed replacement lifts the reservation of the
-/// interrupt window. With the bit set it stays.
-pub const NVTD_TWIN_QUIRK_UNRESERVE: u64 = 0x100;
-
-/// NvtdTwinConfig.flags: devices' interrupts cannot be kept apart (there is no
-/// interrupt remapping), so that binding a device is refused.
-pub const NVTD_TWIN_UNSAFE_INTERRUPTS: u64 = 1;
-
-/// NvtdTwinDevice.flags: the device has a device TLB (ATS).
-pub const NVTD_TWIN_DEVICE_ATS: u32 = 1;
-/// NvtdTwinDevice.flags: the device requests pages (PRI). Needs ATS.
-pub const NVTD_TWIN_DEVICE_PRI: u32 = 2;
-
-/// NvtdTwinInjection.flags: an attach that fails leaves the device blocked.
-pub const NVTD_TWIN_INJECT_BLOCKED: u32 = 1;
-
-/// NvtdTranslation.flags, of nvtd_twin_dma() only: the answer came from the cache.
-pub const NVTD_TRANSLATION_CACHED: u32 = 2;
-/// NvtdTranslation.flags, of nvtd_twin_dma() only: the answer came from the cache and
-/// the tables say otherwise; an invalidation was forgotten.
-pub const NVTD_TRANSLATION_STALE: u32 = 4;
 
 /// Most IOMMUs of a twin.
 const MAX_IOMMUS: u32 = 64;
@@ -79,117 +31,6 @@ const MAX_IOMMUS: u32 = 64;
 /// /dev/iommu can be tested where there is none.
 pub struct NvtdTwin {
     pub(super) twin: Arc<Twin>,
-}
-
-/// An IOMMU of a twin.
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub struct NvtdTwinIommu {
-    /// Its capability register.
-    pub cap: u64,
-    /// Its extended capability register.
-    pub ecap: u64,
-}
-
-/// What a twin plays.
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub struct NvtdTwinConfig {
-    /// sizeof(NvtdTwinConfig).
-    pub size: usize,
-    /// Its IOMMUs; NULL for one that can do all that a unit can offer.
-    pub iommus: *const NvtdTwinIommu,
-    /// How many there are, at most 64; 0 with NULL.
-    pub iommu_count: u32,
-    /// NVTD_TWIN_LINUX_7_3 or NVTD_TWIN_LINUX_6_12.
-    pub kernel: u32,
-    /// NVTD_TWIN_QUIRK_* bits of the kernel's oddities that it does not have.
-    pub quirks_off: u64,
-    /// NVTD_TWIN_UNSAFE_INTERRUPTS or 0.
-    pub flags: u64,
-}
-
-/// A device of a twin.
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub struct NvtdTwinDevice {
-    /// sizeof(NvtdTwinDevice).
-    pub size: usize,
-    /// Index of its IOMMU in NvtdTwinConfig.iommus.
-    pub iommu: u32,
-    /// Bits in its PASIDs, at most 20; 0 for none.
-    pub max_pasid_bits: u32,
-    /// NVTD_TWIN_DEVICE_* bits.
-    pub flags: u32,
-    /// Must be 0.
-    pub reserved: u32,
-}
-
-/// ioctls that are to fail.
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub struct NvtdTwinInjection {
-    /// sizeof(NvtdTwinInjection).
-    pub size: usize,
-    /// Calls from now on that still go through.
-    pub skip: u64,
-    /// How many calls then fail, at least 1.
-    pub times: u64,
-    /// Count and fail only calls with this number; 0 for all.
-    pub request: u32,
-    /// The errno, positive.
-    pub error: u32,
-    /// IOMMU_HWPT_INVALIDATE: entries that are done before it fails.
-    pub handled: u32,
-    /// NVTD_TWIN_INJECT_* bits.
-    pub flags: u32,
-}
-
-/// Counters of a twin since it was made. Fields beyond the caller's `size` are left
-/// out; fields are only appended.
-#[repr(C)]
-#[derive(Clone, Copy, Default)]
-pub struct NvtdTwinStats {
-    /// sizeof(NvtdTwinStats), set by the caller.
-    pub size: usize,
-    /// ioctls.
-    pub calls: u64,
-    /// ioctls that failed.
-    pub errors: u64,
-    /// IOAS objects that exist.
-    pub ioas: u64,
-    /// HWPTs on an IOAS that exist.
-    pub paging: u64,
-    /// Nested HWPTs that exist.
-    pub nested: u64,
-    /// Fault queues that exist.
-    pub fault_queues: u64,
-    /// Bound devices.
-    pub devices: u64,
-    /// Most IOAS objects at a time.
-    pub peak_ioas: u64,
-    /// Most HWPTs on an IOAS at a time.
-    pub peak_paging: u64,
-    /// Most nested HWPTs at a time.
-    pub peak_nested: u64,
-    /// Bytes mapped into IOAS objects.
-    pub mapped: u64,
-    /// Bytes ever mapped.
-    pub ever_mapped: u64,
-    /// IOMMU_HWPT_INVALIDATE calls.
-    pub invalidate_calls: u64,
-    /// Entries of these that were done.
-    pub invalidate_entries: u64,
-    /// DMA requests, debug looks excepted.
-    pub dmas: u64,
-    /// DMA requests that were refused.
-    pub faults: u64,
-    /// Cached translations that were used although the tables say otherwise.
-    pub stale_uses: u64,
-    /// Page requests.
-    pub page_requests: u64,
-    /// Answers to groups of page requests.
-    pub page_responses: u64,
 }
 
 /// The twin behind a pointer from C, or the error that says it is NULL.
@@ -355,7 +196,7 @@ pub unsafe extern "C" fn nvtd_twin_open(twin: *mut NvtdTwin) -> c_int {
     number_int(|| Ok(unsafe { twin_ref(twin) }?.open().into()))
 }
 
-/// Plug in a device, alone in its group, and open its vfio file. Closing the file
+/// Plug in a device and open its vfio file. Closing the file
 /// unplugs it. Any thread.
 ///
 /// Returns the file, or -EINVAL: a pointer is NULL, device->size is wrong, or a field
@@ -373,24 +214,24 @@ pub unsafe extern "C" fn nvtd_twin_device(
             iommu: 0,
             max_pasid_bits: 0,
             flags: 0,
-            reserved: 0,
+            group: 0,
         };
         // SAFETY: C promises that `device` is NULL or holds device->size bytes.
         let device = unsafe { read_sized(device, "device", default) }?;
         let known = NVTD_TWIN_DEVICE_ATS | NVTD_TWIN_DEVICE_PRI;
         only("device->flags", device.flags.into(), known.into())?;
-        only("device->reserved", device.reserved.into(), 0)?;
         let description = TwinDevice {
             iommu: device.iommu as usize,
             max_pasid_bits: device.max_pasid_bits,
             ats: device.flags & NVTD_TWIN_DEVICE_ATS != 0,
             pri: device.flags & NVTD_TWIN_DEVICE_PRI != 0,
+            group: device.group,
         };
         let fd = twin.add_device(description).map_err(|errno| {
             Error::new(
                 errno,
-                "a device is behind one of config->iommus, has at most 20 PASID bits, and PRI \
-                 only with ATS",
+                "a device is behind one of config->iommus, as its group is, has at most 20 PASID \
+                 bits, and PRI only with ATS",
             )
         })?;
         Ok(fd.into())
@@ -740,37 +581,4 @@ pub unsafe extern "C" fn nvtd_twin_calls(twin: *mut NvtdTwin, request: u32) -> i
         let count = unsafe { twin_ref(twin) }?.count(request);
         Ok(i64::try_from(count.calls).unwrap_or(i64::MAX))
     })
-}
-
-impl From<&TwinStats> for NvtdTwinStats {
-    fn from(stats: &TwinStats) -> Self {
-        let total = |count: fn(&crate::host::soft::CallCount) -> u64| {
-            stats
-                .calls
-                .values()
-                .fold(0_u64, |sum, calls| sum.saturating_add(count(calls)))
-        };
-        Self {
-            size: size_of::<Self>(),
-            calls: total(|count| count.calls),
-            errors: total(|count| count.errors),
-            ioas: stats.ioas,
-            paging: stats.paging,
-            nested: stats.nested,
-            fault_queues: stats.fault_queues,
-            devices: stats.devices,
-            peak_ioas: stats.peak_ioas,
-            peak_paging: stats.peak_paging,
-            peak_nested: stats.peak_nested,
-            mapped: stats.mapped,
-            ever_mapped: stats.ever_mapped,
-            invalidate_calls: stats.invalidate_calls,
-            invalidate_entries: stats.invalidate_entries,
-            dmas: stats.dmas,
-            faults: stats.faults,
-            stale_uses: stats.stale_uses,
-            page_requests: stats.page_requests,
-            page_responses: stats.page_responses,
-        }
-    }
 }

@@ -225,6 +225,9 @@ static void refuses_what_it_cannot_mean(void **state)
     config.quirks_off = 0x200;
     assert_int_equal(nvtd_twin_create(&config, &other), -EINVAL);
     config.quirks_off = 0x1ff;
+    config.flags = 2;
+    assert_int_equal(nvtd_twin_create(&config, &other), -EINVAL);
+    config.flags = NVTD_TWIN_UNSAFE_INTERRUPTS;
     config.iommu_count = 1;
     assert_int_equal(nvtd_twin_create(&config, &other), -EINVAL);
     config.iommus = iommus;
@@ -243,7 +246,11 @@ static void refuses_what_it_cannot_mean(void **state)
     wrong.flags = 4;
     assert_int_equal(nvtd_twin_device(other, &wrong), -EINVAL);
     wrong.flags = 0;
+    wrong.group = 1;
     assert_true(nvtd_twin_device(other, &wrong) > 0);
+    wrong.iommu = 0;
+    assert_int_equal(nvtd_twin_device(other, &wrong), -EINVAL);
+    assert_non_null(strstr(nvtd_last_error(), "group"));
     nvtd_twin_destroy(other);
     nvtd_twin_destroy(NULL);
     assert_int_equal(nvtd_twin_open(NULL), -EINVAL);

@@ -7,6 +7,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 
 use super::dispatch::Call;
+use super::group::Attached;
 use super::objects::Kind as Object;
 use super::{File, State, Twin};
 use crate::host::Errno;
@@ -368,7 +369,7 @@ impl State {
             // A stop marker.
             return Ok(());
         }
-        let Some((key, handle)) = self.fault_handler(fd, request.pasid) else {
+        let Some((key, record)) = self.fault_handler(fd, request.pasid) else {
             self.answer_request(fd, &request, PAGE_RESPONSE_INVALID);
             return Ok(());
         };
@@ -384,12 +385,13 @@ impl State {
             .partition(|part| part.group == request.group);
         device.partial = others;
         requests.push(request);
-        let device_id = device.bound.map_or(0, |bound| bound.id);
+        // Whoever attached the group's first device has it on record.
+        let device_id = self.bound(record.first).map_or(0, |bound| bound.id);
         let queue = self.queue(key)?;
         queue.deliver.push_back(Group {
             device: fd,
             device_id,
-            handle,
+            handle: record.handle,
             requests,
         });
         queue.update();
@@ -397,12 +399,12 @@ impl State {
     }
 
     /// The queue for a device's requests, and the attachment they come under.
-    fn fault_handler(&mut self, fd: Fd, pasid: Option<u32>) -> Option<(FaultKey, u64)> {
-        let device = self.device(fd).ok()?;
-        let context = device.bound?.context;
-        let record = *device.records.get(&pasid.unwrap_or(0))?;
+    fn fault_handler(&mut self, fd: Fd, pasid: Option<u32>) -> Option<(FaultKey, Attached)> {
+        let group = self.group(fd).ok()?;
+        let context = group.owner?;
+        let record = group.attached(pasid.unwrap_or(0))?;
         let id = self.context(context).ok()?.fault_of(record.hwpt)?;
-        Some((FaultKey { context, id }, record.handle))
+        Some((FaultKey { context, id }, record))
     }
 }
 

@@ -16,6 +16,7 @@ use parking_lot::RwLock;
 
 use super::Twin;
 use super::domain::{Domain, Nested, Paging};
+use super::group::NO_PASID;
 use super::iommu::pasid_entry;
 use crate::cache::translations::{Tag, TranslationCache, agrees};
 use crate::host::ioctl::Fd;
@@ -31,9 +32,6 @@ use crate::translate::{
     Access, Diagnostic, Fault, Permissions, TableError, TableMemory, Translation,
     is_interrupt_address,
 };
-
-/// The PASID of requests without one.
-const NO_PASID: u32 = 0;
 
 /// A DMA request as it arrives at the hardware.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

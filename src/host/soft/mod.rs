@@ -13,6 +13,7 @@ mod dirty;
 pub mod dispatch;
 mod domain;
 mod fault;
+mod group;
 pub mod hardware;
 mod hwpt;
 mod info;
@@ -33,6 +34,7 @@ use super::ioctl::Fd;
 use super::{Errno, HwInfo};
 use crate::spec::registers::{Cap, Ecap};
 use fault::FaultKey;
+use group::Group;
 use hardware::{DeviceHardware, Hardware};
 use inject::Meters;
 use iommu::Iommu;
@@ -158,7 +160,7 @@ pub fn capable_iommu() -> HwInfo {
     }
 }
 
-/// A device of the twin, behind one of its IOMMUs and alone in its group.
+/// A device of the twin, behind one of its IOMMUs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TwinDevice {
     /// Index in [`TwinConfig::iommus`].
@@ -169,6 +171,9 @@ pub struct TwinDevice {
     pub ats: bool,
     /// It requests pages (PRI), which takes ATS.
     pub pri: bool,
+    /// Devices with the same number share an IOMMU group; 0 for one of its own. What one
+    /// of them is attached to all are.
+    pub group: u32,
 }
 
 impl Default for TwinDevice {
@@ -179,6 +184,7 @@ impl Default for TwinDevice {
             max_pasid_bits: 20,
             ats: true,
             pri: true,
+            group: 0,
         }
     }
 }
@@ -203,6 +209,7 @@ struct State {
     contexts: BTreeMap<u64, Context>,
     files: BTreeMap<Fd, File>,
     devices: BTreeMap<Fd, Device>,
+    groups: BTreeMap<u64, Group>,
     meters: Meters,
     /// Bytes that a caller without privileges may have pinned (`RLIMIT_MEMLOCK`).
     limit: Option<u64>,
@@ -262,6 +269,7 @@ impl Twin {
             contexts: BTreeMap::new(),
             files: BTreeMap::new(),
             devices: BTreeMap::new(),
+            groups: BTreeMap::new(),
             meters: Meters::default(),
             limit: None,
             next_fd: FIRST_FD,
@@ -284,7 +292,8 @@ impl Twin {
     /// Plug in a device and open its vfio file. Closing the file unplugs it.
     ///
     /// # Errors
-    /// `EINVAL`: there is no such IOMMU, more than 20 PASID bits, or PRI without ATS.
+    /// `EINVAL`: there is no such IOMMU, more than 20 PASID bits, PRI without ATS, or the
+    /// group is behind another IOMMU.
     pub fn add_device(&self, device: TwinDevice) -> Result<Fd, Errno> {
         let mut state = self.state.lock();
         let iommu = state.config.iommus.get(device.iommu).copied();
@@ -292,13 +301,14 @@ impl Twin {
         if device.max_pasid_bits > 20 || (device.pri && !device.ats) {
             return Err(libc::EINVAL);
         }
+        state.check_group(&device)?;
         let fd = state.new_file(File::Device);
         let hardware = Arc::new(DeviceHardware::new(iommu, device.ats));
         self.hardware
             .devices
             .write()
             .insert(fd, Arc::clone(&hardware));
-        state.devices.insert(fd, Device::new(device, hardware));
+        state.plug(fd, Device::new(fd, device, hardware));
         Ok(fd)
     }
 

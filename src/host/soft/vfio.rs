@@ -5,21 +5,15 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use super::dispatch::{Call, leading_size};
-use super::domain::Domain;
 use super::fault::{PageAnswer, TwinPageRequest};
-use super::hardware::{DeviceHardware, PasidEntry};
-use super::ioas::Owner;
+use super::group::{NO_PASID, group_key};
+use super::hardware::DeviceHardware;
 use super::objects::Kind as Object;
 use super::{File, Kernel, State, TwinDevice};
 use crate::host::Errno;
 use crate::host::ioctl::Fd;
-use crate::host::uapi::{
-    MSI_LAST, MSI_START, VFIO_PASID, VfioAttach, VfioBind, VfioDetach, request,
-};
+use crate::host::uapi::{VFIO_PASID, VfioAttach, VfioBind, VfioDetach, request};
 use crate::memory::user;
-
-/// The PASID that stands for requests without one.
-const NO_PASID: u32 = 0;
 
 /// The least `argsz` of the calls, and that of attaching and detaching a PASID.
 const BIND_LEAST: usize = 16;
@@ -46,40 +40,31 @@ pub(super) struct Bound {
     pub id: u32,
 }
 
-/// What iommufd has on record for a PASID.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Record {
-    pub hwpt: u32,
-    /// Number of the attachment.
-    pub handle: u64,
-}
-
 /// A device.
 #[derive(Debug)]
 pub(super) struct Device {
     pub description: TwinDevice,
     pub hardware: Arc<DeviceHardware>,
+    /// Its group's key.
+    pub group: u64,
     pub bound: Option<Bound>,
-    /// iommufd's records by PASID, 0 for requests without one. The hardware may be blocked
-    /// all the same.
-    pub records: BTreeMap<u32, Record>,
     /// What vfio thinks: attached, and which PASIDs are.
     attached: bool,
     pasids: BTreeSet<u32>,
     /// The domain whose ID is held for each PASID.
-    domain_ids: BTreeMap<u32, u64>,
+    pub domain_ids: BTreeMap<u32, u64>,
     /// Page requests of groups whose last one has not come.
     pub partial: Vec<TwinPageRequest>,
     pub answers: VecDeque<PageAnswer>,
 }
 
 impl Device {
-    pub fn new(description: TwinDevice, hardware: Arc<DeviceHardware>) -> Self {
+    pub fn new(fd: Fd, description: TwinDevice, hardware: Arc<DeviceHardware>) -> Self {
         Self {
             description,
             hardware,
+            group: group_key(description.group, fd),
             bound: None,
-            records: BTreeMap::new(),
             attached: false,
             pasids: BTreeSet::new(),
             domain_ids: BTreeMap::new(),
@@ -94,7 +79,7 @@ impl Device {
     }
 
     /// PASIDs are below this; 0 if there are none.
-    fn max_pasids(&self) -> u32 {
+    pub fn max_pasids(&self) -> u32 {
         let bits = self
             .hardware
             .iommu
@@ -163,6 +148,11 @@ impl State {
         if self.config.unsafe_interrupts {
             return Err(libc::EPERM);
         }
+        // The group belongs to one iommufd (iommu_device_claim_dma_owner).
+        let group = self.group(fd)?;
+        if group.owner.is_some_and(|owner| owner != context) {
+            return Err(libc::EPERM);
+        }
         let id = self.insert(context, Object::Device(fd))?;
         if let Err(errno) = call.write_at(BIND_DEVICE_ID, &id.to_ne_bytes()) {
             self.remove(context, id);
@@ -172,6 +162,9 @@ impl State {
         owner.hold(id);
         owner.users = owner.users.saturating_add(1);
         self.device(fd)?.bound = Some(Bound { context, id });
+        let group = self.group(fd)?;
+        group.owner = Some(context);
+        group.bound = group.bound.saturating_add(1);
         Ok(())
     }
 
@@ -346,140 +339,7 @@ impl State {
         self.device(fd)?.bound.ok_or(libc::EINVAL)
     }
 
-    /// `iommufd_hw_pagetable_attach`.
-    fn do_attach(&mut self, fd: Fd, pasid: u32, hwpt: u32) -> Result<(), Errno> {
-        let bound = self.bound(fd)?;
-        if self.device(fd)?.records.contains_key(&pasid) {
-            return Err(libc::EBUSY);
-        }
-        let ioas = self.context(bound.context)?.paging_of(hwpt)?.ioas;
-        if pasid == NO_PASID {
-            self.reserve(bound.context, ioas, fd)?;
-        }
-        let result = self
-            .check_pasid(fd, pasid, hwpt)
-            .and_then(|()| self.program(fd, pasid, hwpt, false));
-        if let Err(errno) = result {
-            if pasid == NO_PASID {
-                self.unreserve(bound.context, ioas, fd);
-            }
-            return Err(errno);
-        }
-        self.record(fd, pasid, hwpt)?;
-        let owner = self.context(bound.context)?;
-        owner.hold(hwpt);
-        owner.hold(bound.id);
-        Ok(())
-    }
-
-    /// `iommufd_device_do_replace`.
-    fn do_replace(&mut self, fd: Fd, pasid: u32, hwpt: u32) -> Result<(), Errno> {
-        let context = self.bound(fd)?.context;
-        let record = self.device(fd)?.records.get(&pasid).copied();
-        let old = record.ok_or(libc::EINVAL)?;
-        if old.hwpt == hwpt {
-            if self.config.quirks.same_hwpt_ignored {
-                return Ok(());
-            }
-            return self.program(fd, pasid, hwpt, true);
-        }
-        let ioas = self.context(context)?.paging_of(hwpt)?.ioas;
-        let old_ioas = self.context(context)?.paging_of(old.hwpt)?.ioas;
-        let reserve = pasid == NO_PASID;
-        if reserve && ioas != old_ioas {
-            self.reserve(context, ioas, fd)?;
-        }
-        let result = self
-            .check_pasid(fd, pasid, hwpt)
-            .and_then(|()| self.program(fd, pasid, hwpt, true));
-        if let Err(errno) = result {
-            if reserve && (ioas != old_ioas || self.config.quirks.failed_replace_unreserves) {
-                self.unreserve(context, ioas, fd);
-            }
-            return Err(errno);
-        }
-        if reserve && ioas != old_ioas {
-            self.unreserve(context, old_ioas, fd);
-        }
-        self.answer_record(context, old);
-        self.record(fd, pasid, hwpt)?;
-        self.context(context)?.hold(hwpt);
-        self.put_hwpt(context, old.hwpt);
-        Ok(())
-    }
-
-    fn record(&mut self, fd: Fd, pasid: u32, hwpt: u32) -> Result<(), Errno> {
-        let handle = self.new_key();
-        let record = Record { hwpt, handle };
-        self.device(fd)?.records.insert(pasid, record);
-        Ok(())
-    }
-
-    /// Page requests that came under an attachment are answered.
-    fn answer_record(&mut self, context: u64, record: Record) {
-        let fault = self
-            .context(context)
-            .ok()
-            .and_then(|owner| owner.fault_of(record.hwpt));
-        if let Some(fault) = fault {
-            self.answer_attachment(context, fault, record.handle);
-        }
-    }
-
-    /// One user of an HWPT fewer; an automatic one goes with the last.
-    fn put_hwpt(&mut self, context: u64, hwpt: u32) {
-        let Ok(owner) = self.context(context) else {
-            return;
-        };
-        owner.put(hwpt);
-        let automatic = owner.paging(hwpt).is_ok_and(|hwpt| hwpt.auto);
-        if automatic && owner.is_unused(hwpt) {
-            self.remove(context, hwpt);
-        }
-    }
-
-    /// `iommufd_hw_pagetable_detach`.
-    fn detach(&mut self, fd: Fd, pasid: u32) {
-        let Ok(bound) = self.bound(fd) else { return };
-        let record = self
-            .device(fd)
-            .ok()
-            .and_then(|device| device.records.remove(&pasid));
-        let Some(record) = record else { return };
-        self.block(fd, pasid);
-        self.answer_record(bound.context, record);
-        let ioas = self
-            .context(bound.context)
-            .and_then(|owner| owner.paging_of(record.hwpt).map(|hwpt| hwpt.ioas));
-        if let (Ok(ioas), NO_PASID) = (ioas, pasid) {
-            self.unreserve(bound.context, ioas, fd);
-        }
-        self.put_hwpt(bound.context, record.hwpt);
-        if let Ok(owner) = self.context(bound.context) {
-            owner.put(bound.id);
-        }
-        self.drop_partial(fd, bound.context);
-    }
-
-    /// Unfinished groups go when nothing that the device is attached to takes requests.
-    fn drop_partial(&mut self, fd: Fd, context: u64) {
-        let records: Vec<u32> = match self.device(fd) {
-            Ok(device) if !device.partial.is_empty() => {
-                device.records.values().map(|record| record.hwpt).collect()
-            }
-            _ => return,
-        };
-        let takes = self
-            .context(context)
-            .is_ok_and(|owner| records.iter().any(|&hwpt| owner.fault_of(hwpt).is_some()));
-        if !takes {
-            if let Ok(device) = self.device(fd) {
-                device.partial.clear();
-            }
-        }
-    }
-
-    /// The device's file is closed.
+    /// The device's file is closed, and the device unplugged.
     pub(super) fn close_device(&mut self, fd: Fd) {
         if let Ok(bound) = self.bound(fd) {
             let pasids = self
@@ -494,136 +354,15 @@ impl State {
                 owner.put(bound.id);
             }
             self.remove(bound.context, bound.id);
+            if let Ok(group) = self.group(fd) {
+                group.bound = group.bound.saturating_sub(1);
+                if group.bound == 0 {
+                    group.owner = None;
+                }
+            }
             self.put_context(bound.context);
         }
-        self.devices.remove(&fd);
-    }
-
-    /// The interrupt window of a device is taken out of an IOAS.
-    fn reserve(&mut self, context: u64, ioas: u32, fd: Fd) -> Result<(), Errno> {
-        let ioas = self.context(context)?.ioas(ioas)?;
-        ioas.reserve(MSI_START, MSI_LAST, Owner::Device(fd))
-    }
-
-    fn unreserve(&mut self, context: u64, ioas: u32, fd: Fd) {
-        if let Ok(ioas) = self.context(context).and_then(|owner| owner.ioas(ioas)) {
-            ioas.unreserve(Owner::Device(fd));
-        }
-    }
-
-    /// `iommufd_hwpt_pasid_compat`.
-    fn check_pasid(&mut self, fd: Fd, pasid: u32, hwpt: u32) -> Result<(), Errno> {
-        let context = self.bound(fd)?.context;
-        let device = self.device(fd)?;
-        let rid = device.records.get(&NO_PASID).map(|record| record.hwpt);
-        let others = device.records.keys().any(|&other| other != NO_PASID);
-        let owner = self.context(context)?;
-        let allows = |hwpt: u32| match owner.get(hwpt) {
-            Some(Object::Paging(hwpt)) => hwpt.pasid,
-            Some(Object::Nested(hwpt)) => hwpt.pasid,
-            _ => false,
-        };
-        let ok = if pasid == NO_PASID {
-            allows(hwpt) || !others
-        } else {
-            allows(hwpt) && rid.is_none_or(allows)
-        };
-        if ok { Ok(()) } else { Err(libc::EINVAL) }
-    }
-
-    /// The hardware forgets what a PASID is attached to.
-    fn block(&mut self, fd: Fd, pasid: u32) {
-        let hardware = Arc::clone(&self.hardware);
-        let Ok(device) = self.device(fd) else { return };
-        device.hardware.set(&hardware.cache, pasid, None);
-        let (iommu, domain) = (device.description.iommu, device.domain_ids.remove(&pasid));
-        if let (Some(iommu), Some(domain)) = (self.iommus.get_mut(iommu), domain) {
-            iommu.put_domain_id(domain);
-        }
-    }
-
-    /// The core's and the Intel driver's side of attaching: check, and write the PASID
-    /// entry.
-    fn program(&mut self, fd: Fd, pasid: u32, hwpt: u32, replace: bool) -> Result<(), Errno> {
-        let context = self.bound(fd)?.context;
-        let owner = self.context(context)?;
-        let domain = match owner.get(hwpt) {
-            Some(Object::Paging(hwpt)) => Domain::Paging(Arc::clone(&hwpt.domain)),
-            Some(Object::Nested(hwpt)) => Domain::Nested(Arc::clone(&hwpt.domain)),
-            _ => return Err(libc::EINVAL),
-        };
-        let faults = owner.fault_of(hwpt).is_some();
-        let old_kernel = self.config.kernel == Kernel::V6_12;
-        // 6.12 attaches what was attached before once more.
-        let blocks = self.config.quirks.failed_attach_blocks && !old_kernel;
-        let device = self.device(fd)?;
-        let (iommu, max_pasids) = (device.hardware.iommu, device.max_pasids());
-        let takes_requests = device.has_page_requests();
-        let no_requests = faults && !takes_requests;
-        if no_requests && old_kernel {
-            return Err(libc::ENODEV);
-        }
-        if pasid != NO_PASID {
-            if max_pasids == 0 {
-                return if self.config.quirks.pasid_of_none_ignored {
-                    Ok(())
-                } else {
-                    Err(libc::EOPNOTSUPP)
-                };
-            }
-            if pasid >= max_pasids && !replace {
-                return Err(libc::EINVAL);
-            }
-        } else if blocks {
-            self.block(fd, pasid);
-        }
-        iommu.check_domain(domain.paging())?;
-        self.hold_domain_id(fd, &domain)?;
-        let result = if no_requests {
-            Err(libc::ENODEV)
-        } else {
-            self.write_entry(fd, pasid, &domain, blocks)
-        };
-        if result.is_err() {
-            self.put_domain_id(fd, domain.key());
-        }
-        result
-    }
-
-    /// The last step, which tears down a PASID's entry before it can fail
-    /// (`domain_setup_nested`).
-    fn write_entry(
-        &mut self,
-        fd: Fd,
-        pasid: u32,
-        domain: &Domain,
-        blocks: bool,
-    ) -> Result<(), Errno> {
-        let hardware = Arc::clone(&self.hardware);
-        let device = self.device(fd)?;
-        if blocks {
-            device.hardware.set(&hardware.cache, pasid, None);
-        }
-        let entry = PasidEntry::new(&hardware.cache, &device.hardware.iommu, domain)?;
-        device.hardware.set(&hardware.cache, pasid, Some(entry));
-        let before = device.domain_ids.insert(pasid, domain.key());
-        if let Some(before) = before {
-            self.put_domain_id(fd, before);
-        }
-        Ok(())
-    }
-
-    fn hold_domain_id(&mut self, fd: Fd, domain: &Domain) -> Result<(), Errno> {
-        let iommu = self.device(fd)?.description.iommu;
-        let iommu = self.iommus.get_mut(iommu).ok_or(libc::ENODEV)?;
-        iommu.hold_domain_id(domain.key())
-    }
-
-    fn put_domain_id(&mut self, fd: Fd, key: u64) {
-        let index = self.device(fd).map(|device| device.description.iommu);
-        if let Some(iommu) = index.ok().and_then(|index| self.iommus.get_mut(index)) {
-            iommu.put_domain_id(key);
-        }
+        self.unplug(fd);
     }
 }
 

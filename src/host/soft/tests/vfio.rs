@@ -390,3 +390,53 @@ fn an_iommu_without_second_stages_is_noticed_late_in_6_12() {
         }
     }
 }
+
+#[test]
+fn devices_of_a_group_are_attached_together() {
+    let member = TwinDevice {
+        group: 7,
+        ..TwinDevice::default()
+    };
+    let nest = Nest::new(TwinConfig::default(), member);
+    let bench = &nest.bench;
+    let foreign = Bench::with(|config| config.iommus.push(capable_iommu()));
+    foreign.twin.add_device(member).unwrap();
+    let elsewhere = TwinDevice { iommu: 1, ..member };
+    assert_eq!(foreign.twin.add_device(elsewhere), Err(libc::EINVAL));
+
+    let second = bench.twin.add_device(member).unwrap();
+    let other = bench.twin.open();
+    let mut bind = VfioBind {
+        iommufd: other,
+        ..VfioBind::default()
+    };
+    assert_eq!(
+        bench.on(second, request::VFIO_BIND, &mut bind),
+        Err(libc::EPERM),
+        "the group has an owner"
+    );
+    let hwpt = nest.attached();
+    nest.ram.map(0x5000, 0x6000);
+    assert_eq!(
+        bench.target(second, 0x5000),
+        Some(0x6000),
+        "without being bound"
+    );
+    bench.bind(second).unwrap();
+    assert_eq!(bench.attach(second, nest.parent), Err(libc::EINVAL));
+    bench.attach(second, hwpt).unwrap();
+    bench.attach(second, nest.parent).unwrap();
+    assert_eq!(bench.target(nest.fd, 0x5000), Some(0x5000), "both changed");
+    bench.destroy(hwpt).unwrap();
+    let bad = nest.nested(VtdS1 {
+        addr_width: 39,
+        ..S1
+    });
+    assert_eq!(bench.attach(nest.fd, bad), Err(libc::EINVAL));
+    assert_eq!(bench.target(nest.fd, 0x5000), None, "the first refused");
+    bench.detach(nest.fd, None).unwrap();
+    bench.destroy(bad).unwrap();
+    assert_eq!(bench.destroy(nest.parent), Err(libc::EBUSY));
+    bench.twin.close(second).unwrap();
+    bench.destroy(nest.parent).unwrap();
+}
