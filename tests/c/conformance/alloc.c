@@ -253,10 +253,14 @@ static void no_reply(void)
     uint32_t ioas = new_ioas(), next = unused_id();
     struct hwpt_alloc a = paging(ioas, 0);
     expect(alloc(write_protected(&a, sizeof(a))), EFAULT, "HWPT_ALLOC in memory that cannot be written");
+    expect(map(ioas, MAP_FIXED_IOVA | MAP_RW, nowhere(), PAGE, PAGE), 0,
+           "IOAS_MAP of what is not there, as without an HWPT");
+    expect(unmap(ioas, PAGE, PAGE, NULL), 0, "IOAS_UNMAP");
     expect_number(new_paging(ioas, 0), next, "the next ID");
     struct ioas_alloc i = { .size = sizeof(i) };
     next = unused_id();
-    expect(call(IOMMU_IOAS_ALLOC, write_protected(&i, sizeof(i))), EFAULT, "IOAS_ALLOC in memory that cannot be written");
+    expect(call(IOMMU_IOAS_ALLOC, write_protected(&i, sizeof(i))), EFAULT,
+           "IOAS_ALLOC in memory that cannot be written");
     expect_number(new_ioas(), next, "the next ID");
 }
 

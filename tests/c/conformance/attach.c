@@ -36,7 +36,22 @@ static void parent_of_other_iommu(void)
 
 static void domain_ids(void)
 {
-    skip("all domain IDs of the IOMMU would have to be in use");
+    /* CAP.ND; the driver keeps two for itself, and other devices may have some. */
+    unsigned number = 1u << (4 + 2 * (now.cap & 7)), got = 0;
+    need_pasid();
+    if (number > 64 || number > 1u << now.max_pasid_log2)
+        skip("there are %u domain IDs", number);
+    uint32_t parent = new_parent(new_ioas());
+    int result = 0;
+    while (got < number && result == 0) {
+        result = attach_pasid(new_nested(parent, HWPT_PASID), got + 1);
+        got += result == 0;
+    }
+    expect(result, ENOSPC, "ATTACH of PASID %u to an HWPT of its own", got + 1);
+    if (got > number - 2 || (!now.host->real_files && got != number - 2))
+        wrong("%u of %u domain IDs were given", got, number);
+    expect(detach_pasid(1), 0, "DETACH of one");
+    expect(attach_pasid(new_nested(parent, HWPT_PASID), 1), 0, "ATTACH of another");
 }
 
 static void page_requests(void)

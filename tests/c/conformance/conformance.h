@@ -57,6 +57,8 @@ struct host {
     int (*page_request)(int device, const struct page_request *request);
     /* The next answer that the device got, or -EAGAIN. */
     int (*page_answer)(int device, struct page_answer *answer);
+    /* The result of `what` for who is not root and may lock 64 KiB of memory. */
+    int (*unprivileged)(int (*what)(void));
     /* Files are the process's own; a device can be opened only once at a time. */
     bool real_files, one_file;
 };
@@ -171,9 +173,6 @@ void *pages(size_t count);
 void *read_only_pages(size_t count);
 /* A copy of `what` in memory that can only be read. */
 void *write_protected(const void *what, size_t size);
-
-/* The result of `what` in a process that is not root and may lock 64 KiB of memory. */
-int unprivileged(int (*what)(void));
 
 /* The backends. */
 extern struct host system_host;

@@ -212,6 +212,24 @@ static void before_the_bad_one(void)
     forgets(entries, 2, 1);
 }
 
+static void range(void)
+{
+    /* Two pages; the second is the one that is written. */
+    const struct hwpt_vtd_s1_invalidate both = { .addr = VIRTUAL, .npages = 2 };
+    const struct hwpt_vtd_s1_invalidate many = { .addr = VIRTUAL, .npages = 0x200 };
+    uint64_t *entry;
+    uint32_t handled, hwpt = stale(&entry);
+    entry[0] = (RAM_BASE + SOURCE) | PTE_PRESENT | PTE_WRITE | PTE_USER;
+    entry[1] = (RAM_BASE + OTHER) | PTE_PRESENT | PTE_WRITE | PTE_USER;
+    expect(invalidate(hwpt, &both, 1, &handled), 0, "INVALIDATE of both pages");
+    if (copies(now.device, VIRTUAL, VIRTUAL + PAGE))
+        wrong("the second page is still the old one");
+    entry[1] = (RAM_BASE + TARGET) | PTE_PRESENT | PTE_WRITE | PTE_USER;
+    expect(invalidate(hwpt, &many, 1, &handled), 0, "INVALIDATE of many pages");
+    if (!copies(now.device, VIRTUAL, VIRTUAL + PAGE))
+        wrong("the second page is still the other one");
+}
+
 static void hull(void)
 {
     /* Two pages that do not begin at a multiple of two: the four around them. */
@@ -269,6 +287,7 @@ const struct rule rules_invalidate[] = {
     { "I-odd", "ranges of no pages, beyond the address space and around its end are accepted",
       odd_ranges },
     { "I-page", "a page that is invalidated is read anew", page },
+    { "I-range", "every page of a range that is invalidated is read anew", range },
     { "I-all", "0 with 2^64 - 1 pages is everything", all },
     { "I-no-pages", "no pages from an address on is a range that ends before it begins", no_pages },
     { "I-partial", "entries before a refused one have been obeyed", before_the_bad_one },

@@ -136,7 +136,7 @@ static int set_rlimit_mode(void)
 
 static void rlimit_mode_privilege(void)
 {
-    expect(unprivileged(set_rlimit_mode), EPERM, "SET");
+    expect(now.host->unprivileged(set_rlimit_mode), EPERM, "SET");
 }
 
 static void rlimit_mode(void)

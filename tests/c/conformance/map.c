@@ -161,10 +161,10 @@ static int map_a_mebibyte(void)
 
 static void map_locked(void)
 {
-    /* The limit is 64 KiB, see unprivileged(). */
+    /* The limit is 64 KiB, see struct host. */
     full_ioas = new_ioas();
     uint32_t hwpt = new_paging(full_ioas, 0);
-    expect(unprivileged(map_a_mebibyte), ENOMEM, "1 MiB");
+    expect(now.host->unprivileged(map_a_mebibyte), ENOMEM, "1 MiB");
     expect(map_at(full_ioas, 0x100000, 0x100000), 0, "1 MiB, by root");
     expect(destroy(hwpt), 0, "DESTROY of the HWPT");
 }

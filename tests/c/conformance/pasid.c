@@ -87,6 +87,7 @@ static void without_pasid(void)
         skip("the device has PASIDs");
     uint32_t hwpt = with_pasid(new_parent(new_ioas()));
     expect(attach_pasid(hwpt, 5), 0, "a PASID of a device without");
+    expect(attach_pasid(hwpt, 0x80000000), ENOSPC, "PASID 2^31, which vfio cannot note");
     expect(destroy(hwpt), EBUSY, "DESTROY of the HWPT");
     expect(detach_pasid(5), 0, "DETACH of it");
     expect(destroy(hwpt), 0, "DESTROY afterwards");

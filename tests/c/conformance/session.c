@@ -3,9 +3,6 @@
  * Calls and tables that the rules have in common.
  */
 #include <sys/mman.h>
-#include <sys/resource.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include "conformance.h"
 
@@ -380,25 +377,4 @@ void *write_protected(const void *what, size_t size)
     if (mprotect(page, PAGE, PROT_READ))
         give_up("mprotect");
     return page;
-}
-
-int unprivileged(int (*what)(void))
-{
-    if (!now.host->real_files)
-        skip("the twin knows no privileges and no limits");
-    if (geteuid() != 0)
-        skip("only root can become somebody else");
-    pid_t child = fork();
-    if (child < 0)
-        give_up("fork: %s", strerror(errno));
-    if (child == 0) {
-        const struct rlimit limit = { .rlim_cur = 0x10000, .rlim_max = 0x10000 };
-        if (setrlimit(RLIMIT_MEMLOCK, &limit) || setuid(65534))
-            _exit(255);
-        _exit(-what());
-    }
-    int status;
-    if (waitpid(child, &status, 0) != child || !WIFEXITED(status) || WEXITSTATUS(status) == 255)
-        give_up("the process that is not root has died");
-    return -WEXITSTATUS(status);
 }

@@ -8,7 +8,9 @@
 #include <stdio.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/utsname.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "conformance.h"
@@ -145,6 +147,25 @@ static int sys_copy(int device, bool with_pasid, uint32_t pasid, uint64_t from, 
     return result ? result : edu_move(edu, EDU_BUFFER, to, EDU_TO_RAM);
 }
 
+static int sys_unprivileged(int (*what)(void))
+{
+    if (geteuid() != 0)
+        skip("only root can become somebody else");
+    pid_t child = fork();
+    if (child < 0)
+        give_up("fork: %s", strerror(errno));
+    if (child == 0) {
+        const struct rlimit limit = { .rlim_cur = 0x10000, .rlim_max = 0x10000 };
+        if (setrlimit(RLIMIT_MEMLOCK, &limit) || setuid(65534))
+            _exit(255);
+        _exit(-what());
+    }
+    int status;
+    if (waitpid(child, &status, 0) != child || !WIFEXITED(status) || WEXITSTATUS(status) == 255)
+        give_up("the process that is not root has died");
+    return -WEXITSTATUS(status);
+}
+
 struct host system_host = {
     .name = "Linux",
     .begin = sys_begin,
@@ -157,6 +178,7 @@ struct host system_host = {
     .poll = sys_poll,
     .close = sys_close,
     .copy = sys_copy,
+    .unprivileged = sys_unprivileged,
     .real_files = true,
 };
 

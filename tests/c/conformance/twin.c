@@ -23,6 +23,7 @@ static const struct configuration {
     struct iommu iommu, foreign;
     bool has_foreign;
     uint32_t pasid_bits, flags;
+    bool unsafe_interrupts;
 } CONFIGURATIONS[] = {
     { .name = "everything",
       .has_foreign = true,
@@ -32,7 +33,7 @@ static const struct configuration {
     { .name = "a plain device",
       .has_foreign = true,
       .foreign = { .no_cap = ALL_MGAW | SAGAW(31), .cap = MGAW(39) | SAGAW(2) } },
-    { .name = "few PASIDs", .pasid_bits = 8 },
+    { .name = "few PASIDs and domains", .iommu = { .no_cap = 7 }, .pasid_bits = 8 },
     { .name = "no nesting, no dirty bits", .iommu = { .no_ecap = BIT(ECAP_NEST) | BIT(ECAP_SLADS) } },
     { .name = "first stage only",
       .iommu = { .no_ecap = BIT(ECAP_NEST) | BIT(ECAP_SLADS) | BIT(ECAP_SLTS) } },
@@ -42,6 +43,7 @@ static const struct configuration {
                  .no_ecap = BIT(ECAP_PASID) | 31ull << 35 | BIT(ECAP_SRS) | BIT(ECAP_EAFS) |
                             BIT(ECAP_PRS) | BIT(ECAP_SLADS) },
       .pasid_bits = 20 },
+    { .name = "unsafe interrupts", .unsafe_interrupts = true },
     { .name = "legacy mode", .iommu = { .no_ecap = BIT(ECAP_SMTS) }, .pasid_bits = 20 },
 };
 
@@ -118,6 +120,7 @@ static int twin_begin(void)
         .iommu_count = 2,
         .kernel = release == 612 ? NVTD_TWIN_LINUX_6_12 : NVTD_TWIN_LINUX_7_3,
         .quirks_off = quirks_off,
+        .flags = configuration->unsafe_interrupts ? NVTD_TWIN_UNSAFE_INTERRUPTS : 0,
     };
     return nvtd_twin_create(&config, &twin);
 }
@@ -228,6 +231,14 @@ static int twin_page_answer(int device, struct page_answer *a)
     return 0;
 }
 
+static int twin_unprivileged(int (*what)(void))
+{
+    nvtd_twin_limit(twin, 0x10000);
+    int result = what();
+    nvtd_twin_limit(twin, UINT64_MAX);
+    return result;
+}
+
 struct host twin_host = {
     .name = "twin",
     .one_file = true,
@@ -241,6 +252,7 @@ struct host twin_host = {
     .poll = twin_poll,
     .close = twin_close,
     .copy = twin_copy,
+    .unprivileged = twin_unprivileged,
     .page_request = twin_page_request,
     .page_answer = twin_page_answer,
 };
