@@ -494,6 +494,24 @@ static void two_units_do_not_meet(void **state)
     guest_free(b);
 }
 
+/* What is only there with a host says so without one. */
+static void without_a_host(void **state)
+{
+    struct guest *g = guest_new(NVTD_HOST_NONE, 0);
+    uint64_t bits = 0;
+
+    (void)state;
+    assert_int_equal(nvtd_host_faults(g->unit), 0);
+    assert_int_equal(nvtd_host_faults(NULL), -EINVAL);
+    assert_int_equal(nvtd_dirty_tracking(g->unit, 1), -EOPNOTSUPP);
+    assert_int_equal(nvtd_dirty_tracking(NULL, 1), -EINVAL);
+    assert_int_equal(nvtd_dirty_bitmap(g->unit, 0, 4096, 4096, NVTD_DIRTY_KEEP, &bits, 1),
+                     -EOPNOTSUPP);
+    assert_int_equal(nvtd_dirty_bitmap(NULL, 0, 4096, 4096, NVTD_DIRTY_KEEP, &bits, 1), -EINVAL);
+    assert_int_equal(bits, 0);
+    guest_free(g);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -517,6 +535,7 @@ int main(void)
         cmocka_unit_test(numbers_without_a_name_are_unknown),
         cmocka_unit_test(source_id_comes_from_the_callback),
         cmocka_unit_test(two_units_do_not_meet),
+        cmocka_unit_test(without_a_host),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
