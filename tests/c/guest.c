@@ -75,6 +75,41 @@ static int on_invalidate(void *opaque, const NvtdInvalidation *invalidation)
     return g->obey;
 }
 
+/* RAM of a guest that is gone, for the next: valgrind takes seconds to map that much. */
+static uint8_t *spare;
+
+static uint8_t *ram_new(void)
+{
+    uint8_t *ram = spare;
+
+    spare = NULL;
+    if (!ram) {
+        /* Only the pages that a test touches take memory. */
+        ram = mmap(NULL, GUEST_RAM_SIZE, PROT_READ | PROT_WRITE,
+                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        assert_ptr_not_equal(ram, MAP_FAILED);
+    }
+    return ram;
+}
+
+static void ram_free(uint8_t *ram)
+{
+    if (spare) {
+        munmap(ram, GUEST_RAM_SIZE);
+    } else {
+        assert_int_equal(madvise(ram, GUEST_RAM_SIZE, MADV_DONTNEED), 0); /* zeroes it */
+        spare = ram;
+    }
+}
+
+/* Or memcheck would look through all of it for pointers. */
+__attribute__((destructor)) static void unmap_spare(void)
+{
+    if (spare) {
+        munmap(spare, GUEST_RAM_SIZE);
+    }
+}
+
 struct guest *guest_new(uint32_t host, uint32_t inject)
 {
     NvtdConfig config = { .size = sizeof(config) };
@@ -102,10 +137,7 @@ struct guest *guest_new_with(const NvtdConfig *config)
     assert_int_equal(nvtd_unit_create(config, &ops, g, &g->unit), 0);
     assert_non_null(g->unit);
 
-    /* Only the pages that a test touches take memory. */
-    g->ram = mmap(NULL, GUEST_RAM_SIZE, PROT_READ | PROT_WRITE,
-                  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    assert_ptr_not_equal(g->ram, MAP_FAILED);
+    g->ram = ram_new();
     assert_int_equal(nvtd_ram_add(g->unit, 0, GUEST_RAM_SIZE, g->ram, 0), 0);
     g->heap = GUEST_HEAP;
     g->status = guest_page(g);
@@ -128,7 +160,7 @@ struct guest *guest_new_features(uint64_t features, uint32_t address_width)
 void guest_free(struct guest *g)
 {
     nvtd_unit_destroy(g->unit);
-    munmap(g->ram, GUEST_RAM_SIZE);
+    ram_free(g->ram);
     free(g);
 }
 
@@ -162,6 +194,29 @@ uint64_t *guest_qword(struct guest *g, uint64_t gpa)
 {
     assert_true(gpa <= GUEST_RAM_SIZE - 8);
     return (uint64_t *)(void *)(g->ram + gpa);
+}
+
+bool guest_atomic_flag(const bool *flag)
+{
+    return __atomic_load_n(flag, __ATOMIC_ACQUIRE);
+}
+
+void guest_atomic_raise(bool *flag)
+{
+    __atomic_store_n(flag, true, __ATOMIC_RELEASE);
+}
+
+void guest_atomic_store(uint64_t *qword, uint64_t value)
+{
+    __atomic_store_n(qword, value, __ATOMIC_RELEASE);
+}
+
+unsigned guest_rounds(unsigned rounds)
+{
+    const char *limit = getenv("NVTD_TEST_ROUNDS");
+    unsigned long most = limit ? strtoul(limit, NULL, 10) : 0;
+
+    return most > 0 && most < rounds ? (unsigned)most : rounds;
 }
 
 static uint64_t mmio_read(struct guest *g, uint64_t offset, uint32_t size)

@@ -107,6 +107,12 @@ uint64_t guest_page(struct guest *g); /* a zeroed page of RAM */
 uint64_t guest_pages(struct guest *g, unsigned count);
 uint64_t *guest_qword(struct guest *g, uint64_t gpa);
 
+/* Accesses beside those of other threads; helgrind knows them by these names. */
+bool guest_atomic_flag(const bool *flag);
+void guest_atomic_raise(bool *flag);
+void guest_atomic_store(uint64_t *qword, uint64_t value);
+unsigned guest_rounds(unsigned rounds); /* fewer where NVTD_TEST_ROUNDS says so: for slow tools */
+
 /* Registers. */
 uint32_t read32(struct guest *g, uint64_t offset);
 uint64_t read64(struct guest *g, uint64_t offset);

@@ -514,7 +514,7 @@ static struct hammer {
 
 static void *ask_all_the_time(void *unused)
 {
-    while (!__atomic_load_n(&hammer.stop, __ATOMIC_RELAXED)) {
+    while (!guest_atomic_flag(&hammer.stop)) {
         NvtdRequest request = { .size = sizeof(request), .address = 0x5000, .flags = READ };
         NvtdTranslation out = { .size = sizeof(out) };
         bool good = nvtd_translate(g->unit, g->device, &request, &out) == 0 && out.fault == 0;
@@ -536,8 +536,8 @@ static void while_others_ask(void **state)
         { QI_IOTLB_GLOBAL, 0 },
     };
     struct tables second, tables[2] = { nested(&second) };
-    volatile uint64_t *pointer, *top;
-    uint64_t tops[2];
+    const unsigned rounds = guest_rounds(20000);
+    uint64_t *pointer, *top, tops[2];
     pthread_t threads[2];
 
     (void)state;
@@ -553,7 +553,7 @@ static void while_others_ask(void **state)
     for (unsigned i = 0; i < 2; i++) {
         assert_int_equal(pthread_create(&threads[i], NULL, ask_all_the_time, NULL), 0);
     }
-    for (unsigned i = 0; i < 20000; i++) {
+    for (unsigned i = 0; i < rounds; i++) {
         const struct descriptor *how = &DESCRIPTORS[i / 2 % COUNT(DESCRIPTORS)];
         const unsigned which = i % 2 ? 0 : 1;
         NvtdRequest request = { .size = sizeof(request), .address = 0x5000, .flags = READ };
@@ -564,9 +564,9 @@ static void while_others_ask(void **state)
         for (volatile unsigned pause = i % 97 * 4; pause; pause--) {
         }
         if (how == DESCRIPTORS) {
-            *pointer = tables[which].root;
+            guest_atomic_store(pointer, tables[which].root);
         } else {
-            *top = tops[which];
+            guest_atomic_store(top, tops[which]);
         }
         invalidate(*how);
         if (nvtd_translate(g->unit, g->device, &request, &out) ||
@@ -574,7 +574,7 @@ static void while_others_ask(void **state)
             __atomic_fetch_add(&hammer.failed, 1, __ATOMIC_RELAXED);
         }
     }
-    __atomic_store_n(&hammer.stop, true, __ATOMIC_RELAXED);
+    guest_atomic_raise(&hammer.stop);
     for (unsigned i = 0; i < 2; i++) {
         assert_int_equal(pthread_join(threads[i], NULL), 0);
     }

@@ -335,7 +335,7 @@ static void random_descriptors_do_no_harm(void **state)
     uint64_t seed = 88172645463325252ull;
 
     (void)state;
-    for (unsigned round = 0; round < 20000; round++) {
+    for (unsigned round = 0; round < guest_rounds(20000); round++) {
         uint64_t *slot = guest_qword(g, guest_descriptor(g, g->tail));
 
         for (unsigned i = 0; i < 4; i++) {

@@ -200,7 +200,7 @@ static void random_accesses_do_no_harm(void **state)
     uint64_t cap = read64(g, REG_CAP), ecap = read64(g, REG_ECAP);
 
     (void)state;
-    for (unsigned i = 0; i < 200000; i++) {
+    for (unsigned i = 0; i < guest_rounds(200000); i++) {
         uint32_t size = 1u << (random64() & 3);
         uint64_t offset = random64() % (random64() & 1 ? 0x100 : NVTD_MMIO_SIZE);
         uint64_t value = random64();

@@ -23,7 +23,7 @@ static void *translate(void *opaque)
 {
     struct reader *reader = opaque;
 
-    while (!__atomic_load_n(reader->stop, __ATOMIC_ACQUIRE)) {
+    while (!guest_atomic_flag(reader->stop)) {
         NvtdRequest request = {
             .size = sizeof(request), .address = IOVA, .flags = NVTD_REQUEST_READ
         };
@@ -48,6 +48,7 @@ static void run(uint32_t host)
     pthread_t threads[READERS];
     bool stop = false;
     uint64_t *leaf;
+    const unsigned rounds = guest_rounds(ROUNDS);
 
     guest_boot(g);
     guest_map(g, IOVA, ODD, 1, FS_LEAF);
@@ -57,10 +58,10 @@ static void run(uint32_t host)
         readers[i].stop = &stop;
         assert_int_equal(pthread_create(&threads[i], NULL, translate, &readers[i]), 0);
     }
-    for (unsigned round = 1; round <= ROUNDS; round++) {
+    for (unsigned round = 1; round <= rounds; round++) {
         uint64_t gpa = round & 1 ? ODD : EVEN;
 
-        __atomic_store_n(leaf, gpa | FS_LEAF, __ATOMIC_RELEASE);
+        guest_atomic_store(leaf, gpa | FS_LEAF);
         guest_flush_iova(g, IOVA, 0);
         /* From here on no old answer, whatever walks were under way. */
         expect_address(g, IOVA, NVTD_REQUEST_READ, gpa);
@@ -72,7 +73,7 @@ static void run(uint32_t host)
         while (__atomic_load_n(&readers[i].answers, __ATOMIC_RELAXED) == 0) {
         }
     }
-    __atomic_store_n(&stop, true, __ATOMIC_RELEASE);
+    guest_atomic_raise(&stop);
     for (unsigned i = 0; i < READERS; i++) {
         assert_int_equal(pthread_join(threads[i], NULL), 0);
         assert_int_equal(readers[i].wrong, 0);
@@ -89,7 +90,7 @@ static void *change(void *opaque)
     struct reader *other = opaque;
     NvtdUnit *unit = other->g->unit;
 
-    while (!__atomic_load_n(other->stop, __ATOMIC_ACQUIRE)) {
+    while (!guest_atomic_flag(other->stop)) {
         NvtdDevice desc = {
             .size = sizeof(desc), .source_id = 0x0500, .flags = NVTD_DEVICE_ASSIGNED
         };
@@ -135,7 +136,7 @@ static void devices_and_ram_come_and_go(void **state)
     }
     while (__atomic_load_n(&other.answers, __ATOMIC_RELAXED) == 0) {
     }
-    __atomic_store_n(&stop, true, __ATOMIC_RELEASE);
+    guest_atomic_raise(&stop);
     assert_int_equal(pthread_join(thread, NULL), 0);
     assert_int_equal(other.wrong, 0);
     guest_free(g);

@@ -158,7 +158,8 @@ static void asks_for_pages(void **state)
     NvtdPageRequest request = { .size = sizeof(request), .address = 0x5123, .group = 3,
                                 .flags = NVTD_PAGE_REQUEST_READ | NVTD_PAGE_REQUEST_LAST };
     NvtdPageResponse response = { .size = sizeof(response) };
-    struct pgfault record;
+    /* Zeroed: memcheck does not see what process_vm_writev() writes. */
+    struct pgfault record = { 0 };
     struct page_response answer = { .code = INVALID_CODE };
     struct pollfd pollfd = { .fd = queue, .events = POLLIN };
 

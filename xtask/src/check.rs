@@ -1,9 +1,7 @@
 //! `cargo xtask check`: every test there is, in the order of how soon it tells something.
 
-use std::process::Command;
-
 use crate::boot::{self, Lab, RunDir};
-use crate::cache::{self, Cache};
+use crate::cache::Cache;
 use crate::debian::Apt;
 use crate::qemu::qtest;
 use crate::qemu::source::{self, Source};
@@ -11,7 +9,7 @@ use crate::qemu::vfio;
 use crate::scenario::Scenario;
 use crate::ui::{self, Error, Result, Step, fail};
 use crate::workspace::Workspace;
-use crate::{conformance, header, host, kernel, report, symbols, verdict};
+use crate::{conformance, ctests, header, host, kernel, report, symbols, verdict};
 
 pub const USAGE: &str = "\
 usage: cargo xtask check [--quick] [--only TEXT]
@@ -116,21 +114,13 @@ fn own(tally: &mut Tally, workspace: &Workspace, cache: &Cache) {
         symbols::run(&["--check".to_owned()])
     });
     tally.check("C tests (meson)", |step| {
-        host::require(cache, &[host::C_TESTS])?;
-        let log = cache.log("meson");
-        let build = workspace.target().join("meson-check");
-        if !build.join("build.ninja").is_file() {
-            cache::remove(&build)?;
-            let mut setup = Command::new("meson");
-            setup.arg("setup").arg(&build).arg(workspace.path("."));
-            ui::run(step, &log, &mut setup)?;
-        }
-        let mut test = Command::new("meson");
-        ui::run(
-            step,
-            &log,
-            test.args(["test", "--print-errorlogs", "-C"]).arg(&build),
-        )
+        ctests::run(step, workspace, cache)
+    });
+    tally.check("C tests under valgrind: memcheck", |step| {
+        ctests::memcheck(step, workspace, cache)
+    });
+    tally.check("C tests under valgrind: helgrind", |step| {
+        ctests::helgrind(step, workspace, cache)
     });
 }
 

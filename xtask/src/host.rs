@@ -51,6 +51,7 @@ pub const C_TESTS: &[&str] = &[
     "meson",
     "ninja-build",
     "pkg-config",
+    "valgrind",
 ];
 
 /// Installs those of `groups` that the machine lacks.

@@ -6,6 +6,7 @@ mod cache;
 mod check;
 mod conformance;
 mod coverage;
+mod ctests;
 mod debian;
 mod demo;
 mod guest;

@@ -1,0 +1,72 @@
+//! The C tests: meson's build directories for them, and the tools that they run under.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use crate::cache::{self, Cache};
+use crate::host;
+use crate::ui::{self, Result, Step};
+use crate::workspace::Workspace;
+
+/// How the archive and the tests are built.
+#[derive(Clone, Copy)]
+enum Build {
+    /// As VMMs use it.
+    Optimised,
+    /// With a function for every lock and every atomic access, by which helgrind is told of them.
+    Plain,
+}
+
+/// The tests by themselves.
+pub fn run(step: &mut Step, ws: &Workspace, cache: &Cache) -> Result<()> {
+    test(step, ws, cache, Build::Optimised, &[])
+}
+
+/// The test programs under valgrind's memcheck.
+pub fn memcheck(step: &mut Step, ws: &Workspace, cache: &Cache) -> Result<()> {
+    test(step, ws, cache, Build::Optimised, &["--setup", "memcheck"])
+}
+
+/// The test programs under valgrind's helgrind, once it has found what was planted for it.
+pub fn helgrind(step: &mut Step, ws: &Workspace, cache: &Cache) -> Result<()> {
+    test(step, ws, cache, Build::Plain, &["helgrind-planted"])?;
+    test(step, ws, cache, Build::Plain, &["--setup", "helgrind"])
+}
+
+fn test(
+    step: &mut Step,
+    ws: &Workspace,
+    cache: &Cache,
+    build: Build,
+    options: &[&str],
+) -> Result<()> {
+    host::require(cache, &[host::C_TESTS])?;
+    let log = cache.log("meson");
+    let dir = build.directory(ws);
+    if !dir.join("build.ninja").is_file() {
+        cache::remove(&dir)?;
+        let mut setup = Command::new("meson");
+        setup.arg("setup").args(build.options());
+        ui::run(step, &log, setup.arg(&dir).arg(ws.path(".")))?;
+    }
+    let mut test = Command::new("meson");
+    test.args(["test", "--print-errorlogs", "-C"]).arg(&dir);
+    ui::run(step, &log, test.args(options))
+}
+
+impl Build {
+    fn directory(self, ws: &Workspace) -> PathBuf {
+        ws.target().join(match self {
+            Self::Optimised => "meson-check",
+            Self::Plain => "meson-helgrind",
+        })
+    }
+
+    /// Options of `meson setup`.
+    fn options(self) -> &'static [&'static str] {
+        match self {
+            Self::Optimised => &[],
+            Self::Plain => &["--buildtype=debug"],
+        }
+    }
+}
