@@ -102,11 +102,11 @@ impl Unit {
                 return;
             };
             left = left.get(handled..).unwrap_or_default();
-            // What was refused once may have been in a bad moment, but not for ever.
+            // An entry that was refused may have been in a bad moment, but not twice.
             if handled == 0 && tried_again {
                 break errno;
             }
-            tried_again = handled == 0;
+            tried_again = true;
             self.resumed(hwpt, left.len(), false, out);
         };
         out.log(&self.log_budget, LogLevel::Warn, || {
