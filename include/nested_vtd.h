@@ -1194,7 +1194,7 @@ typedef struct NvtdStats {
    */
   uint64_t device_tlb_errors;
   /**
-   * Nested HWPTs that could not be destroyed at the time; it is tried again.
+   * Objects of the host that could not be destroyed at the time; it is tried again.
    */
   uint64_t hwpt_destroy_errors;
   /**
@@ -1603,7 +1603,8 @@ int nvtd_unit_create(const struct NvtdConfig *config,
 /**
  * End a unit. NULL is allowed and does nothing. The caller makes sure that no
  * other call into the unit is under way and that none follows; registered RAM
- * need not be removed before. Not from inside a callback.
+ * and devices need not be removed before: assigned ones are, as by
+ * nvtd_device_remove(), with its callbacks. Not from inside a callback.
  */
 void nvtd_unit_destroy(struct NvtdUnit *unit);
 

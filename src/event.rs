@@ -110,7 +110,8 @@ events! {
     /// A device TLB was not invalidated: source ID, 1 if it timed out, 0 if it failed.
     DeviceInvalidateError = 35, c"device_invalidate_error";
     /// A call on the host for a device was refused: source ID, or with a PASID also PASID
-    /// << 16 and bit 63; number of the call; errno.
+    /// << 16 and bit 63, or all ones for an object that is of no device; number of the call;
+    /// errno.
     HostRefused = 36, c"host_refused";
     /// An invalidation goes on after its call was refused: HWPT, entries left, 1 if all of
     /// the HWPT is invalidated instead.

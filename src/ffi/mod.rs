@@ -153,7 +153,8 @@ pub unsafe extern "C" fn nvtd_unit_create(
 
 /// End a unit. NULL is allowed and does nothing. The caller makes sure that no
 /// other call into the unit is under way and that none follows; registered RAM
-/// need not be removed before. Not from inside a callback.
+/// and devices need not be removed before: assigned ones are, as by
+/// nvtd_device_remove(), with its callbacks. Not from inside a callback.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn nvtd_unit_destroy(unit: *mut NvtdUnit) {
     if !unit.is_null() {

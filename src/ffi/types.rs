@@ -560,7 +560,7 @@ pub struct NvtdStats {
     pub faults_collapsed: u64,
     /// Device-TLB invalidations for which NvtdOps.invalidate returned an error.
     pub device_tlb_errors: u64,
-    /// Nested HWPTs that could not be destroyed at the time; it is tried again.
+    /// Objects of the host that could not be destroyed at the time; it is tried again.
     pub hwpt_destroy_errors: u64,
     /// Invalidate calls that went on after a refused one.
     pub invalidate_resumed: u64,

@@ -217,14 +217,16 @@ impl HostDevice {
         records.get(&pasid).is_some_and(|record| record.in_doubt)
     }
 
-    /// Detach everything. True if that succeeded.
-    pub(super) fn detach_all(&self) -> bool {
-        let pasids: Vec<Option<u32>> = self.records.lock().keys().copied().collect();
-        let mut done = true;
-        for pasid in pasids {
-            done &= self.detach(pasid).is_ok();
+    /// Detach everything, and let go of what it was attached to, also of what cannot be
+    /// detached: who closes the device's file does.
+    pub(super) fn leave(&self) {
+        let records = core::mem::take(&mut *self.records.lock());
+        for (pasid, mut record) in records {
+            let _detached = self.detach_record(pasid, &mut record);
+            for hwpt in record.hwpts {
+                self.left(&hwpt);
+            }
         }
-        done
     }
 
     fn left(&self, hwpt: &Hwpt) {

@@ -134,18 +134,21 @@ impl Host {
         }
     }
 
-    /// Take a device. It is not attached before [`Self::join`].
+    /// Take a device. It is not attached before [`Self::join`], and is to be given to
+    /// [`Self::leave`] whatever becomes of that.
     ///
     /// # Errors
     /// `/dev/iommu` cannot be opened (its request number is 0), or a call is refused.
+    /// Nothing is then left.
     pub fn take(&self, lent: Lent) -> Result<HostDevice, HostError> {
+        // The space stays while a device is on its way to it.
         let space = {
             let mut spaces = self.spaces.lock();
             let known = spaces.list.iter().find(|space| match lent.iommufd {
                 Some(fd) => !space.iommufd.is_owned() && space.iommufd.fd() == fd,
                 None => space.iommufd.is_owned(),
             });
-            if let Some(space) = known {
+            let space = if let Some(space) = known {
                 Arc::clone(space)
             } else {
                 let iommufd = Iommufd::new(Arc::clone(&self.system), lent.iommufd)
@@ -154,11 +157,14 @@ impl Host {
                 let space = Arc::new(Space::new(iommufd, spaces.last_number, self.offer));
                 spaces.list.push(Arc::clone(&space));
                 space
-            }
+            };
+            space.enter();
+            space
         };
         let taken = self.bind(&space, lent);
         if taken.is_err() {
-            self.sweep();
+            space.leave();
+            self.collect();
         }
         taken
     }
@@ -191,32 +197,26 @@ impl Host {
     /// Give a device its place on a nesting parent; RAM is mapped for the first one.
     ///
     /// # Errors
-    /// The call that was refused. The device is to be given to [`Self::leave`] all the
-    /// same.
+    /// The call that was refused.
     pub fn join(&self, device: &HostDevice) -> Result<(), HostError> {
         // RAM that comes or goes waits.
         let _spaces = self.spaces.lock();
         device.space.join(device, &self.memory)
     }
 
-    /// A device that has joined goes: it is detached. False if that was refused.
-    pub fn leave(&self, device: &HostDevice) -> bool {
-        let detached = device.detach_all();
+    /// A device that was taken goes: it is detached. What that is refused for is
+    /// detached when its file is closed, and then no longer in use.
+    pub fn leave(&self, device: &HostDevice) {
+        device.leave();
         device.space.leave();
-        detached
     }
 
-    /// Give everything back on iommufds without devices.
-    pub fn sweep(&self) {
-        self.spaces.lock().list.retain(|space| !space.end());
-    }
-
-    /// Destroy the nested HWPTs that nobody uses any more.
+    /// Destroy what nobody uses any more: nested HWPTs, and everything on iommufds
+    /// without devices.
     pub fn collect(&self) -> Collected {
         let mut collected = Collected::default();
-        for space in self.spaces() {
-            space.collect(&mut collected);
-        }
+        let mut spaces = self.spaces.lock();
+        spaces.list.retain(|space| !space.end(&mut collected));
         collected
     }
 
@@ -240,7 +240,7 @@ impl Host {
         for (index, space) in spaces.list.iter().enumerate() {
             if let Err(error) = space.map_region(region) {
                 for space in spaces.list.iter().take(index) {
-                    let _unmapped = space.unmap_region(region);
+                    space.take_back(region);
                 }
                 undo();
                 return Err(error.into());
@@ -306,6 +306,6 @@ impl Host {
 
 impl Drop for Host {
     fn drop(&mut self) {
-        self.sweep();
+        self.collect();
     }
 }

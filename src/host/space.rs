@@ -49,6 +49,11 @@ impl Nested {
         self.key.content
     }
 
+    /// Do page requests that come through it go to the fault queue?
+    pub fn takes_page_requests(&self) -> bool {
+        self.key.faults
+    }
+
     /// Forget the ranges of `entries`, in their order.
     ///
     /// # Errors
@@ -81,6 +86,8 @@ struct Objects {
     ioas: Option<u32>,
     /// What the IOAS maps, by address.
     pieces: BTreeMap<u64, Piece>,
+    /// Of these, what is no RAM any more and could not be unmapped at the time.
+    stale: Vec<Piece>,
     parents: Vec<Arc<Parent>>,
     nested: HashMap<Key, Arc<Nested>>,
     /// Nested HWPTs that may have no user any more.
@@ -121,10 +128,15 @@ impl Space {
         }
     }
 
-    /// A device comes: give it its place on a parent.
-    pub(super) fn join(&self, device: &HostDevice, memory: &GuestMemory) -> Result<(), HostError> {
+    /// A device comes.
+    pub(super) fn enter(&self) {
         let mut objects = self.objects.lock();
         objects.devices = objects.devices.saturating_add(1);
+    }
+
+    /// Give a device its place on a parent.
+    pub(super) fn join(&self, device: &HostDevice, memory: &GuestMemory) -> Result<(), HostError> {
+        let mut objects = self.objects.lock();
         self.prepare(&mut objects, memory)?;
         self.settle(&mut objects, device)
     }
@@ -168,12 +180,24 @@ impl Space {
         }
         let id = self.iommufd.parent_alloc(device.dev_id, ioas, flags)?;
         let parent = Arc::new(Parent { id, tracks_dirty });
-        objects.parents.push(Arc::clone(&parent));
-        device.set_parent(parent);
-        device.attach_parent(None)
+        device.set_parent(Arc::clone(&parent));
+        let attached = device.attach_parent(None);
+        if attached.is_ok() {
+            objects.parents.push(parent);
+        } else {
+            self.end_object(objects, id);
+        }
+        attached
     }
 
-    /// A device goes. It was detached.
+    /// Destroy an object, now or later.
+    fn end_object(&self, objects: &mut Objects, id: u32) {
+        if destroy(&self.iommufd, id).is_err() {
+            objects.doomed.push(id);
+        }
+    }
+
+    /// A device goes.
     pub(super) fn leave(&self) {
         let mut objects = self.objects.lock();
         objects.devices = objects.devices.saturating_sub(1);
@@ -185,14 +209,17 @@ impl Space {
         let Some(ioas) = objects.ioas else {
             return Ok(());
         };
+        self.unmap_stale(objects, ioas)?;
         let mut mapped = Vec::new();
         for piece in pieces(region) {
             if objects.pieces.contains_key(&piece.iova) {
                 continue;
             }
             if let Err(error) = self.iommufd.ioas_map(ioas, &piece) {
-                for piece in &mapped {
-                    self.unmap_piece(objects, ioas, piece)?;
+                for piece in mapped {
+                    if self.unmap_piece(objects, ioas, &piece).is_err() {
+                        objects.stale.push(piece);
+                    }
                 }
                 return Err(error);
             }
@@ -211,6 +238,27 @@ impl Space {
         self.iommufd.ioas_unmap(ioas, piece)?;
         objects.pieces.remove(&piece.iova);
         Ok(())
+    }
+
+    /// What is no RAM any more must be gone before anything else is mapped there.
+    fn unmap_stale(&self, objects: &mut Objects, ioas: u32) -> Result<(), HostError> {
+        while let Some(piece) = objects.stale.last().copied() {
+            self.unmap_piece(objects, ioas, &piece)?;
+            objects.stale.pop();
+        }
+        Ok(())
+    }
+
+    /// A region that was mapped a moment ago is no RAM after all.
+    pub(super) fn take_back(&self, region: &RegionInfo) {
+        let objects = &mut *self.objects.lock();
+        let Some(ioas) = objects.ioas else { return };
+        for piece in pieces(region) {
+            let refused = self.unmap_piece(objects, ioas, &piece).is_err();
+            if refused && !objects.stale.contains(&piece) {
+                objects.stale.push(piece);
+            }
+        }
     }
 
     pub(super) fn map_region(&self, region: &RegionInfo) -> Result<(), HostError> {
@@ -302,7 +350,7 @@ impl Space {
                 .get(&key)
                 .filter(|nested| nested.users.load(Ordering::Relaxed) == 0);
             let Some(nested) = unused else { continue };
-            match self.iommufd.destroy(nested.id) {
+            match destroy(&self.iommufd, nested.id) {
                 Ok(()) => {
                     collected.destroyed.push(nested.id);
                     objects.nested.remove(&key);
@@ -313,37 +361,45 @@ impl Space {
                 }
             }
         }
+        for id in core::mem::take(&mut objects.doomed) {
+            if let Err(error) = destroy(&self.iommufd, id) {
+                collected.refused.push(error);
+                objects.doomed.push(id);
+            }
+        }
     }
 
-    /// Without devices, give everything back. True if nothing is left; what is left is
-    /// tried again the next time.
-    pub(super) fn end(&self) -> bool {
-        let mut collected = Collected::default();
-        self.collect(&mut collected);
+    /// Destroy what nobody uses; without devices that is everything. True if nothing is
+    /// left; what is left is tried again the next time.
+    pub(super) fn end(&self, collected: &mut Collected) -> bool {
+        self.collect(collected);
         let objects = &mut *self.objects.lock();
         if objects.devices > 0 || !objects.nested.is_empty() {
             return false;
         }
-        objects
-            .parents
-            .retain(|parent| self.iommufd.destroy(parent.id).is_err());
+        let mut ended = |id| {
+            destroy(&self.iommufd, id)
+                .map_err(|error| collected.refused.push(error))
+                .is_ok()
+        };
+        objects.parents.retain(|parent| !ended(parent.id));
         if !objects.parents.is_empty() {
             return false;
         }
         if let Some(queue) = objects.fault_queue.take() {
             // The file holds the queue.
             self.iommufd.close(queue.file);
-            objects.doomed.push(queue.id);
+            if !ended(queue.id) {
+                objects.doomed.push(queue.id);
+            }
         }
-        objects
-            .doomed
-            .retain(|&id| self.iommufd.destroy(id).is_err());
-        if let Some(ioas) = objects.ioas {
-            if self.iommufd.destroy(ioas).is_err() {
+        if let Some(ioas) = objects.ioas.filter(|_| objects.doomed.is_empty()) {
+            if !ended(ioas) {
                 return false;
             }
             objects.ioas = None;
             objects.pieces.clear();
+            objects.stale.clear();
         }
         objects.doomed.is_empty()
     }
@@ -377,6 +433,15 @@ impl Space {
         parents
             .iter()
             .try_for_each(|parent| work(&self.iommufd, parent.id))
+    }
+}
+
+/// Destroy an object. One that is not there any more, or whose file is not, as whoever
+/// lent it has closed it, has ended.
+fn destroy(iommufd: &Iommufd, id: u32) -> Result<(), HostError> {
+    match iommufd.destroy(id) {
+        Err(error) if matches!(error.errno, libc::ENOENT | libc::EBADF | libc::ENOTTY) => Ok(()),
+        other => other,
     }
 }
 

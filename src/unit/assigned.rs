@@ -60,7 +60,7 @@ impl Unit {
             .inspect_err(|_| {
                 if let (Some(host), Some(bound)) = (&self.host, &device.host) {
                     host.leave(bound);
-                    host.sweep();
+                    host.collect();
                 }
             })?;
         self.with_state(|state, out| {
@@ -92,15 +92,13 @@ impl Unit {
             way,
         };
         let device = host.take(lent)?;
-        if let Err(refusal) = self.check_host(&device.info) {
-            drop(device);
-            host.sweep();
-            return Err(refusal);
-        }
-        if let Err(refused) = host.join(&device) {
+        let joined = self
+            .check_host(&device.info)
+            .and_then(|()| host.join(&device).map_err(Error::from));
+        if let Err(refusal) = joined {
             host.leave(&device);
-            host.sweep();
-            return Err(refused.into());
+            host.collect();
+            return Err(refusal);
         }
         Ok(device)
     }
@@ -121,13 +119,19 @@ impl Unit {
             }
             device.forget_bindings();
             if let (Some(host), Some(bound)) = (&self.host, &device.host) {
-                // What cannot be detached is when the VMM closes its file.
-                let _detached = host.leave(bound);
+                host.leave(bound);
                 self.collect_hwpts(out);
-                host.sweep();
             }
         });
         Ok(())
+    }
+
+    /// Remove the host's devices, so that nothing is left on an iommufd that was lent.
+    pub(super) fn give_back(&self) {
+        let assigned = self.devices.read().assigned();
+        for handle in assigned {
+            let _removed = self.device_remove(handle);
+        }
     }
 
     /// State of a device.

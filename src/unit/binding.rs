@@ -398,6 +398,7 @@ impl Unit {
                     return self.give_up(bound, device, pasid, Some(translated), refused, out);
                 }
             };
+            let with_requests = nested.takes_page_requests();
             if fresh {
                 self.counters.hwpt_allocs.add(1);
                 out.event(
@@ -416,7 +417,7 @@ impl Unit {
                 Err(refused) => refused,
             };
             // A device without PRI cannot have a fault queue; without one it may do.
-            if refused.errno != libc::ENODEV || !bound.sends_page_requests() {
+            if refused.errno != libc::ENODEV || !with_requests {
                 return self.give_up(bound, device, pasid, translated, refused, out);
             }
             bound.give_up_page_requests();
@@ -528,9 +529,11 @@ impl Unit {
             self.counters.hwpt_destroys.add(1);
             out.event(Event::HwptDestroy, [u64::from(id), 0, 0]);
         }
-        self.counters
-            .hwpt_destroy_errors
-            .add(collected.refused.len() as u64);
+        for refused in collected.refused {
+            self.counters.hwpt_destroy_errors.add(1);
+            let call = u64::from(refused.request);
+            out.event(Event::HostRefused, [u64::MAX, call, refused.errno as u64]);
+        }
     }
 
     /// Block all requests that go through an HWPT that must not be used any more.

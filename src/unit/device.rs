@@ -279,6 +279,15 @@ impl Devices {
         self.by_handle.values().cloned().collect()
     }
 
+    /// Handles of those of the host.
+    pub fn assigned(&self) -> Vec<u32> {
+        self.by_handle
+            .iter()
+            .filter(|(_, device)| device.host.is_some())
+            .map(|(&handle, _)| handle)
+            .collect()
+    }
+
     pub fn clear_counters(&self) {
         for device in self.by_handle.values() {
             device.clear_counters();

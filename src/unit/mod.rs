@@ -288,6 +288,12 @@ impl Unit {
     }
 }
 
+impl Drop for Unit {
+    fn drop(&mut self) {
+        self.give_back();
+    }
+}
+
 fn check_window(offset: u64, size: u32) -> Result<()> {
     if !matches!(size, 1 | 2 | 4 | 8) {
         return Err(Error::invalid(format!(

@@ -110,7 +110,7 @@ counters! {
     faults_collapsed,
     /// Device-TLB invalidations that timed out or failed.
     device_tlb_errors,
-    /// Nested HWPTs that could not be destroyed at the time.
+    /// Objects of the host that could not be destroyed at the time.
     hwpt_destroy_errors,
     /// Invalidate calls that went on after a refused one.
     invalidate_resumed,
