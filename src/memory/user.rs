@@ -32,11 +32,22 @@ pub fn write(address: u64, from: &[u8]) -> Result<(), BadAddress> {
     if from.is_empty() {
         return Ok(());
     }
+    let to = pointer(address)?;
     let local = vector(from.as_ptr().cast_mut(), from.len());
-    let remote = vector(pointer(address)?, from.len());
+    let remote = vector(to, from.len());
     // SAFETY: the kernel checks the remote range, and only reads the local one.
     let copied = unsafe { libc::process_vm_writev(libc::getpid(), &local, 1, &remote, 1, 0) };
-    all(copied, from.len())
+    all(copied, from.len())?;
+    // Once more with the processor: memory checkers (valgrind) do not see what the kernel
+    // writes by this call.
+    for (byte, to) in from
+        .iter()
+        .zip((0..from.len()).map(|offset| to.wrapping_add(offset)))
+    {
+        // SAFETY: the kernel just wrote there, and the caller was given it to write to.
+        unsafe { to.write_volatile(*byte) };
+    }
+    Ok(())
 }
 
 /// Is every page of the range mapped?
