@@ -136,6 +136,8 @@ fn requests_beside_invalidations_and_unmaps_never_use_what_is_gone() {
                 }
             });
         }
+        // Also if an assertion fails: the others must not go on for ever.
+        let _stop = Stop(&done);
         for round in 0..200_u64 {
             let target = 0x10_0000 + (round % 4) * 0x1000;
             nest.ram.poke(0x4000 + 5 * 8, target | PWU);
@@ -149,8 +151,16 @@ fn requests_beside_invalidations_and_unmaps_never_use_what_is_gone() {
             nest.bench.unmap(nest.ioas, 0x40_0000, 4096).unwrap();
             assert_eq!(nest.bench.target(nest.fd, 0x6000), None);
         }
-        done.store(true, Ordering::Relaxed);
     });
+}
+
+/// Sets a flag when it goes.
+struct Stop<'a>(&'a std::sync::atomic::AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 #[test]
@@ -353,6 +363,11 @@ fn writes_are_tracked_by_page_on_the_parent_and_below_it() {
     nest.ram.map(0x6000, 0x10_1000);
     bench.target(nest.fd, 0x6000).unwrap();
     assert_eq!(dirty(0), [1, 2, 3, 4], "accessed bits in the tables");
+    bench.dma(nest.fd, None, 0x5000, WRITE).result.unwrap();
+    track(0).unwrap();
+    assert_eq!(dirty(DIRTY_BITMAP_NO_CLEAR), [0x100], "still to be read");
+    track(1).unwrap();
+    assert_eq!(dirty(0), [0; 0], "tracking begins anew");
     track(0).unwrap();
     bench.dma(nest.fd, None, 0x5000, WRITE).result.unwrap();
     assert_eq!(dirty(0), [0; 0]);

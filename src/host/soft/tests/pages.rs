@@ -213,6 +213,29 @@ fn what_waits_is_refused_when_the_attachment_ends() {
 }
 
 #[test]
+fn what_waits_is_refused_when_the_device_is_detached_or_its_queue_goes() {
+    let (nest, id, queue, hwpt) = asking();
+    let bench = &nest.bench;
+    let twin = &bench.twin;
+    let refused = || {
+        let answers = twin.page_responses(nest.fd).unwrap();
+        answers.iter().filter(|answer| answer.code == 1).count()
+    };
+    twin.page_request(nest.fd, ask(1, None, true)).unwrap();
+    bench.detach(nest.fd, None).unwrap();
+    assert_eq!(refused(), 1);
+    bench.attach(nest.fd, hwpt).unwrap();
+    twin.page_request(nest.fd, ask(2, None, true)).unwrap();
+    twin.close(queue).unwrap();
+    assert_eq!(refused(), 0, "the HWPT has the queue");
+    twin.page_request(nest.fd, ask(3, None, true)).unwrap();
+    bench.detach(nest.fd, None).unwrap();
+    assert_eq!(refused(), 2);
+    bench.destroy(hwpt).unwrap();
+    bench.destroy(id).unwrap();
+}
+
+#[test]
 fn a_device_without_pri_takes_no_fault_queue() {
     for kernel in [Kernel::V7_3, Kernel::V6_12] {
         let config = TwinConfig {
