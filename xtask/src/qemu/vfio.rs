@@ -40,6 +40,8 @@ const EXPECTED: &[(&str, u64)] = &[
     ("plugged-again", 0x8888),
     ("nested-pass-through", 0x9999),
     ("pgtt-pass-through", 2),
+    ("pgtt-nested-again", 3),
+    ("pgtt-reset", 2),
     ("mapped-by-vfio", 0),
     ("refused", 1),
 ];
