@@ -828,7 +828,8 @@ typedef struct NvtdOps {
   /**
    * Needed for page requests of assigned devices: call nvtd_host_faults() whenever
    * the file `fd` is readable (`on` is 1), or do so no longer (0), before it is
-   * closed. Called from nvtd_device_add() and nvtd_device_remove().
+   * closed. Called from nvtd_device_add(), nvtd_device_remove() and
+   * nvtd_unit_destroy().
    */
   void (*watch)(void *opaque, int fd, uint32_t on);
 } NvtdOps;

@@ -249,7 +249,8 @@ pub struct NvtdOps {
         Option<unsafe extern "C" fn(opaque: *mut c_void, attach: *const NvtdAttach) -> c_int>,
     /// Needed for page requests of assigned devices: call nvtd_host_faults() whenever
     /// the file `fd` is readable (`on` is 1), or do so no longer (0), before it is
-    /// closed. Called from nvtd_device_add() and nvtd_device_remove().
+    /// closed. Called from nvtd_device_add(), nvtd_device_remove() and
+    /// nvtd_unit_destroy().
     pub watch: Option<unsafe extern "C" fn(opaque: *mut c_void, fd: c_int, on: u32)>,
 }
 

@@ -81,6 +81,12 @@ impl Unit {
                     Error::new(errno, "the software host cannot take another device")
                 })?)
             }
+            (None, None) if description.dev_id.is_none() => {
+                return Err(Error::invalid(
+                    "desc has neither a vfio file that could be bound (NVTD_DEVICE_FD) nor the \
+                     dev_id of a device that is; pass one of them",
+                ));
+            }
             (None, None) => Way::Vmm(Box::new(ByVmm {
                 vmm: Arc::clone(&self.vmm),
                 tag: description.tag,
