@@ -81,25 +81,31 @@ impl Unit {
                 if records.is_empty() {
                     break;
                 }
+                // Records of a group follow one another. When one is refused the group is
+                // answered, and its cookie may be another's at the next read.
+                let mut refused = None;
                 for record in &records {
-                    self.host_fault(&space, file, record);
+                    self.counters.host_page_requests.add(1);
+                    if refused == Some(record.cookie) || !self.host_fault(&space, file, record) {
+                        self.counters.host_page_requests_refused.add(1);
+                        refused = Some(record.cookie);
+                    }
                 }
             }
         }
         Ok(())
     }
 
-    fn host_fault(&self, space: &Arc<Space>, file: Fd, record: &PageFault) {
-        self.counters.host_page_requests.add(1);
+    /// False if the group was answered, as its device is not there or could not ask so.
+    fn host_fault(&self, space: &Arc<Space>, file: Fd, record: &PageFault) -> bool {
         let group = HostGroup {
             space: Arc::clone(space),
             file,
             cookie: record.cookie,
         };
         let Some((handle, device)) = self.device_on(space, record.dev_id) else {
-            self.counters.host_page_requests_refused.add(1);
             group.answer(ResponseCode::Invalid);
-            return;
+            return false;
         };
         let request = page_request(record);
         if request.last {
@@ -110,14 +116,15 @@ impl Unit {
                 known.answer(ResponseCode::Invalid);
             }
         }
-        if self.page_request(handle, request).is_err() {
-            self.counters.host_page_requests_refused.add(1);
+        let taken = self.page_request(handle, request).is_ok();
+        if !taken {
             device
                 .host_groups
                 .lock()
                 .remove(&(request.pasid, request.group));
             group.answer(ResponseCode::Invalid);
         }
+        taken
     }
 
     fn device_on(&self, space: &Arc<Space>, dev_id: u32) -> Option<(u32, Arc<Device>)> {
