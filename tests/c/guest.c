@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 #include "guest.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -110,6 +111,24 @@ __attribute__((destructor)) static void unmap_spare(void)
     }
 }
 
+static int on_attach(void *opaque, const NvtdAttach *attach)
+{
+    struct guest *g = opaque;
+
+    assert_int_equal(attach->size, sizeof(*attach));
+    assert_int_equal(attach->reserved, 0);
+    return g->attach ? g->attach(g, attach) : -ENOSYS;
+}
+
+static void on_watch(void *opaque, int fd, uint32_t on)
+{
+    struct guest *g = opaque;
+
+    assert_true(on ? g->watched < 0 : g->watched == fd);
+    g->watched = on ? fd : -1;
+    reenter(g);
+}
+
 struct guest *guest_new(uint32_t host, uint32_t inject)
 {
     NvtdConfig config = { .size = sizeof(config) };
@@ -131,9 +150,12 @@ struct guest *guest_new_with(const NvtdConfig *config)
         .iec_invalidate = on_iec_invalidate,
         .page_response = on_page_response,
         .invalidate = on_invalidate,
+        .attach = on_attach,
+        .watch = on_watch,
     };
 
     assert_non_null(g);
+    g->watched = -1;
     assert_int_equal(nvtd_unit_create(config, &ops, g, &g->unit), 0);
     assert_non_null(g->unit);
 
@@ -141,8 +163,10 @@ struct guest *guest_new_with(const NvtdConfig *config)
     assert_int_equal(nvtd_ram_add(g->unit, 0, GUEST_RAM_SIZE, g->ram, 0), 0);
     g->heap = GUEST_HEAP;
     g->status = guest_page(g);
-    g->device = guest_add_device(g, GUEST_SID,
-                                 config->host == NVTD_HOST_NONE ? 0 : NVTD_DEVICE_ASSIGNED);
+    if (config->host != NVTD_HOST_IOMMUFD) {
+        g->device = guest_add_device(g, GUEST_SID,
+                                     config->host == NVTD_HOST_NONE ? 0 : NVTD_DEVICE_ASSIGNED);
+    }
     return g;
 }
 

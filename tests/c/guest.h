@@ -93,9 +93,14 @@ struct guest {
     NvtdInvalidation orders[8];
     uint32_t told_status;
     int obey;
+
+    /* NvtdOps.attach, which is -ENOSYS without it, and .watch. */
+    int (*attach)(struct guest *g, const NvtdAttach *attach);
+    int watched; /* -1 without a file */
 };
 
-/* Life: a unit, RAM and one device, assigned where there is a host. */
+/* Life: a unit, RAM and one device, assigned to the software host if that is selected. With iommufd
+ * there is no device yet. */
 struct guest *guest_new(uint32_t host, uint32_t inject);
 struct guest *guest_new_with(const NvtdConfig *config);
 struct guest *guest_new_features(uint64_t features, uint32_t address_width); /* 20 PASID bits */
