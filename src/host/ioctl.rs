@@ -129,6 +129,7 @@ impl System for Twin {
     }
 
     fn open_iommu(&self) -> Result<Fd, Errno> {
+        self.may_open()?;
         Ok(self.open())
     }
 

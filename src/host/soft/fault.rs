@@ -9,7 +9,7 @@ use std::os::unix::net::UnixStream;
 use super::dispatch::Call;
 use super::group::Attached;
 use super::objects::Kind as Object;
-use super::{File, State, Twin};
+use super::{File, State, Twin, inject};
 use crate::host::Errno;
 use crate::host::ioctl::Fd;
 use crate::host::uapi::{
@@ -209,6 +209,7 @@ impl State {
         if room % RECORD_SIZE != 0 {
             return Err(libc::ESPIPE);
         }
+        self.meters.injected_other(inject::READ)?;
         let leaks = self.config.quirks.fault_flag_leaks;
         let queue = self.queue(key)?;
         let mut done = 0_usize;

@@ -14,12 +14,20 @@ const MAX_FORGOTTEN: usize = 1 << 20;
 /// Kinds of objects, in the order of [`TwinStats`].
 const KINDS: usize = 5;
 
+/// [`Injection::request`] for opening `/dev/iommu` through [`System`].
+///
+/// [`System`]: crate::host::ioctl::System
+pub const OPEN: u32 = 1;
+
+/// [`Injection::request`] for reading a file.
+pub const READ: u32 = 2;
+
 /// A call that is to fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Injection {
     /// Calls from now on that still go through.
     pub skip: u64,
-    /// Count and fail only these; else every ioctl.
+    /// Count and fail only these, ioctls or [`OPEN`] or [`READ`]; else every ioctl.
     pub request: Option<u32>,
     /// Its errno.
     pub errno: Errno,
@@ -44,7 +52,7 @@ pub struct CallCount {
 /// What the twin has seen since it was made, and what there is now.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct TwinStats {
-    /// ioctls by request.
+    /// ioctls by request; and [`OPEN`] and [`READ`], of which only injected errors count.
     pub calls: BTreeMap<u32, CallCount>,
     /// IOAS objects that exist.
     pub ioas: u64,
@@ -157,13 +165,24 @@ impl Meters {
         }
     }
 
-    /// Is this call to fail?
+    /// Is this call, which is no ioctl, to fail?
+    pub fn injected_other(&mut self, request: u32) -> Result<(), Errno> {
+        let injection = self.due(|injection| injection.request == Some(request));
+        let count = self.calls.entry(request).or_default();
+        count.calls = count.calls.saturating_add(1);
+        count.errors = count.errors.saturating_add(u64::from(injection.is_some()));
+        injection.map_or(Ok(()), |injection| Err(injection.errno))
+    }
+
+    /// Is this ioctl to fail?
     pub fn injected(&mut self, request: u32) -> Option<Injection> {
+        self.due(|injection| injection.request.is_none_or(|only| only == request))
+    }
+
+    /// The injection that a call is due for, of those that count it.
+    fn due(&mut self, counts: impl Fn(&Injection) -> bool) -> Option<Injection> {
         let mut hit = None;
-        for injection in &mut self.injections {
-            if injection.request.is_some_and(|only| only != request) {
-                continue;
-            }
+        for injection in self.injections.iter_mut().filter(|it| counts(it)) {
             if injection.skip > 0 {
                 injection.skip = injection.skip.saturating_sub(1);
             } else if hit.is_none() {
@@ -177,6 +196,11 @@ impl Meters {
 }
 
 impl Twin {
+    /// Is `/dev/iommu` to be opened?
+    pub(in crate::host) fn may_open(&self) -> Result<(), Errno> {
+        self.state.lock().meters.injected_other(OPEN)
+    }
+
     /// Let calls fail. Several injections count side by side; the first one that is due
     /// decides. One with `times` 0 does nothing.
     pub fn inject(&self, injection: Injection) {

@@ -43,7 +43,7 @@ use vfio::Device;
 
 pub use fault::{PageAnswer, TwinPageRequest};
 pub use hardware::{Dma, DmaFault, TwinRequest};
-pub use inject::{CallCount, Forgotten, Injection, TwinStats};
+pub use inject::{CallCount, Forgotten, Injection, OPEN, READ, TwinStats};
 
 /// First number of the twin's own files. Real ones are far below.
 const FIRST_FD: Fd = 1 << 30;
