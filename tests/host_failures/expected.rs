@@ -1,7 +1,7 @@
 //! What docs/host.md says of each call that the kernel refuses.
 
 use nested_vtd::event::Event;
-use nested_vtd::host::soft::Injection;
+use nested_vtd::host::soft::{Injection, OPEN, READ};
 use nested_vtd::host::uapi::request;
 
 /// Fails until it is taken away.
@@ -50,6 +50,8 @@ pub fn errnos(request: u32) -> &'static [i32] {
             libc::ETIMEDOUT,
         ],
         request::DESTROY => &[libc::EBUSY],
+        OPEN => &[libc::ENOENT, libc::EACCES, libc::EMFILE],
+        READ => &[libc::EFAULT, libc::EINVAL],
         other => panic!("{other:#x}: the session made a call that the table lacks"),
     }
 }

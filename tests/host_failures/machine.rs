@@ -7,45 +7,33 @@ use std::sync::{Arc, Mutex};
 use nested_vtd::event::Event;
 use nested_vtd::host::ioctl::{Fd, System};
 use nested_vtd::host::iommufd::{Attach, Iommufd, VfioDevice};
-use nested_vtd::host::soft::{DmaFault, Twin, TwinDevice, TwinRequest};
+use nested_vtd::host::soft::{DmaFault, Twin, TwinDevice, TwinPageRequest, TwinRequest};
 use nested_vtd::memory::OwnedRam;
 use nested_vtd::translate::Access;
 use nested_vtd::translate::tables::Purpose;
 use nested_vtd::unit::{BindingState, Config, DeviceDescription, HostKind, Unit};
 use nested_vtd::vmm::{LogLevel, Vmm};
 
-/// Devices.
-pub const DEVICES: usize = 2;
-/// PASIDs of a device: 0 stands for requests without one.
-pub const PASIDS: usize = 4;
-/// First-stage tables of the guest.
-pub const TABLES: usize = 6;
+use super::model::{
+    DEVICES, Entry, HIGH, HIGH_PAGES, HIGH_SIZE, HOLE, LOW_SIZE, Model, PAGES, PASIDS, TABLES,
+    domain,
+};
 
 const SOURCE_ID: u16 = 0x18;
-const LOW_SIZE: u64 = 0x8_0000;
 const ROOT: u64 = 0x1000;
 const CONTEXT: u64 = 0x2000;
 const DIRECTORY: u64 = 0x3000;
 const PASID_TABLE: u64 = 0x5000;
 const QUEUE: u64 = 0x7000;
 const STATUS: u64 = 0x8000;
+/// The guest's page request queue, of one page.
+const PAGE_QUEUE: u64 = 0x9000;
 const STAGES: u64 = 0x1_0000;
-const DATA: u64 = 0x6_0000;
-/// RAM around the interrupt window, which is two maps of an IOAS.
-const HIGH: u64 = 0xfedf_f000;
-const HIGH_SIZE: u64 = 0x10_2000;
-
 const PWU: u64 = 0b111;
 const QIE: u32 = 1 << 26;
 const TE: u32 = 1 << 31;
 /// FSTS.ITE.
 const TIMEOUT: u32 = 1 << 6;
-
-/// Pages that every table maps: to data pages that change, to the two ends of the high
-/// RAM; and one that is not mapped.
-pub const PAGES: [u64; 3] = [0x5000, 0x9000, 0x2_0000];
-const HIGH_PAGES: [(u64, u64); 2] = [(0x3_0000, HIGH), (0x3_2000, HIGH + HIGH_SIZE - 0x1000)];
-const HOLE: u64 = 0x4_0000;
 
 /// How devices reach their iommufd.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,6 +46,8 @@ pub enum Topology {
     Own,
     /// One that is lent, on which the VMM binds and attaches.
     ByVmm,
+    /// One that is lent, and the guest is offered page requests.
+    Asking,
 }
 
 /// The VMM: takes notes, and attaches where it has said so.
@@ -95,74 +85,12 @@ impl Vmm for Watcher {
     }
 }
 
-/// What a PASID entry says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Entry {
-    /// Not present.
-    None,
-    /// First-stage translation by this table.
-    Table(usize),
-    /// Pass-through.
-    Through,
-}
-
 /// The host's refusal of one device's requests: who, the call, and why.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Refusal {
     pub who: (usize, usize),
     pub request: u32,
     pub errno: i32,
-}
-
-/// What the guest's tables say, as far as it was announced.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Model {
-    pub enabled: bool,
-    pub entries: [[Entry; PASIDS]; DEVICES],
-    /// How often the pages of each table were moved.
-    pub moved: [u64; TABLES],
-    /// Devices that are plugged in.
-    pub present: [bool; DEVICES],
-    pub low: bool,
-    pub high: bool,
-}
-
-impl Model {
-    fn data(&self, table: usize, page: usize) -> u64 {
-        let number = table as u64 * 7 + page as u64 * 3 + self.moved[table] * 5;
-        DATA + number % 32 * 0x1000
-    }
-
-    /// What requests go through: None if nothing.
-    pub fn through(&self, device: usize, pasid: usize) -> Entry {
-        match (self.enabled, pasid) {
-            _ if !self.present[device] => Entry::None,
-            (false, 0) => Entry::Through,
-            (false, _) => Entry::None,
-            (true, _) => self.entries[device][pasid],
-        }
-    }
-
-    fn ram(&self, address: u64) -> Option<u64> {
-        let low = self.low && address < LOW_SIZE;
-        let high = self.high && (HIGH..HIGH + HIGH_SIZE).contains(&address);
-        (low || high).then_some(address)
-    }
-
-    /// Where a request goes; None if it is to be refused.
-    fn target(&self, device: usize, pasid: usize, address: u64) -> Option<u64> {
-        let page = match self.through(device, pasid) {
-            Entry::None => None,
-            Entry::Through => Some(address),
-            Entry::Table(table) => {
-                let data = PAGES.iter().position(|&page| page == address);
-                let high = HIGH_PAGES.iter().find(|(page, _)| *page == address);
-                data.map(|page| self.data(table, page))
-                    .or(high.map(|&(_, target)| target))
-            }
-        };
-        page.and_then(|page| self.ram(page))
-    }
 }
 
 pub struct Machine {
@@ -192,7 +120,8 @@ fn twin_device() -> TwinDevice {
 }
 
 impl Machine {
-    pub fn new(topology: Topology, page_requests: bool) -> Self {
+    pub fn new(topology: Topology) -> Self {
+        let page_requests = topology == Topology::Asking;
         let twin = Arc::new(Twin::default());
         let features = Config::DEFAULT
             .features
@@ -211,7 +140,7 @@ impl Machine {
         let iommufds: Vec<Fd> = match topology {
             Topology::Own => Vec::new(),
             Topology::Two => vec![twin.open(), twin.open()],
-            Topology::Shared | Topology::ByVmm => vec![twin.open()],
+            Topology::Shared | Topology::ByVmm | Topology::Asking => vec![twin.open()],
         };
         let files = [(); DEVICES].map(|()| twin.add_device(twin_device()).unwrap());
         let mut machine = Self {
@@ -240,7 +169,7 @@ impl Machine {
         if topology == Topology::ByVmm {
             machine.bind();
         }
-        machine.build_tables(page_requests);
+        machine.build_tables();
         machine
     }
 
@@ -253,10 +182,10 @@ impl Machine {
         *self.watcher.files.lock().unwrap() = Some((Arc::clone(&self.twin), self.files));
     }
 
-    fn build_tables(&mut self, page_requests: bool) {
+    fn build_tables(&mut self) {
         self.poke(ROOT, CONTEXT | 1);
         // DTE and PRE.
-        let asks = if page_requests { 0b10100 } else { 0 };
+        let asks = if self.is_asking() { 0b10100 } else { 0 };
         for device in 0..DEVICES as u64 {
             let context = CONTEXT + (u64::from(SOURCE_ID) + device) * 32;
             // Present, PASIDE.
@@ -336,6 +265,9 @@ impl Machine {
         self.write32(0x18, QIE);
         self.write64(0x20, ROOT | 1 << 10);
         self.write32(0x18, QIE | 1 << 30);
+        if self.is_asking() {
+            self.write64(0xd0, PAGE_QUEUE);
+        }
     }
 
     pub fn enable(&mut self, on: bool) {
@@ -379,6 +311,61 @@ impl Machine {
         }
     }
 
+    /// Is the guest offered page requests?
+    pub fn is_asking(&self) -> bool {
+        self.topology == Topology::Asking
+    }
+
+    /// A device asks for a page. Does the request go to the fault queue?
+    pub fn ask(&self, device: usize, pasid: usize, group: u16) -> bool {
+        let request = TwinPageRequest {
+            address: PAGES[0],
+            pasid: (pasid > 0).then_some(pasid as u32),
+            group,
+            read: true,
+            last: true,
+            ..TwinPageRequest::default()
+        };
+        self.twin.page_request(self.files[device], request).unwrap();
+        matches!(self.model.through(device, pasid), Entry::Table(_))
+    }
+
+    /// The answers that a device got: group and code.
+    pub fn answers(&self, device: usize) -> Vec<(u16, u32)> {
+        let answers = self.twin.page_responses(self.files[device]).unwrap();
+        answers
+            .iter()
+            .map(|answer| (answer.group, answer.code))
+            .collect()
+    }
+
+    /// The guest takes the page requests that it has got, and gives the descriptors that
+    /// answer them with success.
+    pub fn take_page_requests(&self) -> Vec<[u64; 2]> {
+        let tail = u64::from(self.read32(0xc8));
+        let mut head = u64::from(self.read32(0xc0));
+        let mut answers = Vec::new();
+        while head != tail {
+            let (low, high) = (
+                self.peek(PAGE_QUEUE + head),
+                self.peek(PAGE_QUEUE + head + 8),
+            );
+            // Requester and PASID stand where the answer has them, and so does the group.
+            let with_pasid = low >> 8 & 1;
+            let source_id = low >> 16 & 0xffff;
+            let pasid = low >> 32 & 0xf_ffff;
+            let group = high >> 3 & 0x1ff;
+            answers.push([
+                9 | with_pasid << 4 | source_id << 16 | pasid << 32,
+                group << 3,
+            ]);
+            head = (head + 32) % 0x1000;
+        }
+        self.write64(0xc0, head);
+        self.write32(0xdc, 1);
+        answers
+    }
+
     /// Register RAM.
     pub fn ram(&mut self, high: bool) -> nested_vtd::Result<()> {
         let (gpa, ram) = if high {
@@ -406,7 +393,7 @@ impl Machine {
         let lent = match self.topology {
             Topology::Own => None,
             Topology::Two => Some(self.iommufds[device]),
-            Topology::Shared | Topology::ByVmm => Some(self.iommufds[0]),
+            Topology::Shared | Topology::ByVmm | Topology::Asking => Some(self.iommufds[0]),
         };
         let by_vmm = self.topology == Topology::ByVmm;
         let file = self.files[device];
@@ -625,6 +612,7 @@ impl Machine {
             Topology::Two => present,
             _ => present.min(1),
         };
+        let queues = if self.is_asking() { spaces } else { 0 };
         let parents = spaces + u64::from(self.spare && present > 0);
         let sizes = [
             (self.model.low, LOW_SIZE),
@@ -636,9 +624,15 @@ impl Machine {
             .map(|(_, size)| size)
             .sum();
         assert_eq!(
-            (stats.ioas, stats.paging, stats.mapped),
-            (spaces, parents, ram * spaces),
-            "IOAS, parents, mapped bytes"
+            (stats.ioas, stats.paging, stats.mapped, stats.fault_queues),
+            (spaces, parents, ram * spaces, queues),
+            "IOAS, parents, mapped bytes, fault queues"
+        );
+        let (watched, unwatched) = self.watched();
+        assert_eq!(
+            watched - unwatched,
+            queues as usize,
+            "files that the VMM watches"
         );
         let wanted = self.wanted_nested();
         assert!(
@@ -646,6 +640,13 @@ impl Machine {
             "{} nested HWPTs, {wanted} are wanted",
             stats.nested
         );
+    }
+
+    /// How often the VMM was told to watch a file, and not to any more.
+    fn watched(&self) -> (usize, usize) {
+        let watched = self.watcher.watched.lock().unwrap();
+        let on = watched.iter().filter(|(_, on)| *on).count();
+        (on, watched.len() - on)
     }
 
     /// End the unit; nothing is left of it, whatever else is open.
@@ -663,14 +664,6 @@ impl Machine {
             left, [0; 5],
             "IOAS, parents, nested HWPTs, fault queues, mapped bytes"
         );
-    }
-}
-
-/// The domain ID of an entry: Linux has one for each table.
-pub fn domain(entry: Entry) -> u16 {
-    match entry {
-        Entry::Table(table) => 10 + table as u16,
-        Entry::None | Entry::Through => 9,
     }
 }
 

@@ -4,6 +4,8 @@
 
 mod expected;
 mod machine;
+mod model;
+mod random;
 mod session;
 
 use std::collections::BTreeSet;
@@ -11,14 +13,22 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use nested_vtd::host::soft::Injection;
+use nested_vtd::host::soft::{Injection, OPEN, READ};
 use nested_vtd::host::uapi::request;
 
 use machine::Topology;
-use session::Session;
+use session::{Session, Step};
 
 /// Without optimization every so manieth case is enough for every day.
-const EVERY: usize = if cfg!(debug_assertions) { 11 } else { 1 };
+const EVERY: usize = if cfg!(debug_assertions) { 17 } else { 1 };
+
+const TOPOLOGIES: [Topology; 5] = [
+    Topology::Shared,
+    Topology::Two,
+    Topology::Own,
+    Topology::ByVmm,
+    Topology::Asking,
+];
 
 /// The calls of the session.
 fn calls(topology: Topology) -> Vec<u32> {
@@ -37,6 +47,10 @@ fn injections(topology: Topology) -> (usize, Vec<Injection>) {
         }
         let skip = calls[..index].iter().filter(|&&it| it == request).count() as u64;
         for &errno in expected::errnos(request) {
+            // What a device without PRI gets with a fault queue is no refusal.
+            if topology == Topology::Asking && errno == libc::ENODEV {
+                continue;
+            }
             for variant in expected::variants(request) {
                 all.push(Injection {
                     skip,
@@ -44,6 +58,17 @@ fn injections(topology: Topology) -> (usize, Vec<Injection>) {
                     ..variant
                 });
             }
+        }
+    }
+    let others: &[u32] = match topology {
+        Topology::Own => &[OPEN],
+        Topology::Asking => &[READ],
+        _ => &[],
+    };
+    for &request in others {
+        for &errno in expected::errnos(request) {
+            let variants = expected::variants(request).into_iter();
+            all.extend(variants.map(|variant| Injection { errno, ..variant }));
         }
     }
     (calls.len(), all)
@@ -87,12 +112,7 @@ fn run(cases: &[(Topology, Injection)]) {
 #[test]
 fn each_call_fails_in_turn() {
     let (mut cases, mut session_calls, mut errnos) = (Vec::new(), 0, BTreeSet::new());
-    for topology in [
-        Topology::Shared,
-        Topology::Two,
-        Topology::Own,
-        Topology::ByVmm,
-    ] {
+    for topology in TOPOLOGIES {
         let (calls, injections) = injections(topology);
         session_calls += calls;
         errnos.extend(injections.iter().map(|injection| injection.errno));
@@ -105,8 +125,69 @@ fn each_call_fails_in_turn() {
     let cases: Vec<_> = cases.into_iter().step_by(EVERY).collect();
     run(&cases);
     println!(
-        "{} injected cases over {session_calls} calls of 4 sessions, {} errnos",
+        "{} injected cases over {session_calls} calls of 5 sessions, {} errnos",
         cases.len(),
         errnos.len()
     );
+}
+
+/// Sessions in any order, with seeds from `first` on.
+fn walks(first: u64, count: u64, steps: usize) {
+    let (mut fired, mut sessions) = (0, 0);
+    for seed in first..first + count {
+        for topology in TOPOLOGIES {
+            let walked = catch_unwind(|| random::walk(topology, seed, steps));
+            fired += walked.unwrap_or_else(|_| panic!("in: {topology:?} with seed {seed}"));
+            sessions += 1;
+        }
+    }
+    println!("{sessions} random sessions of {steps} steps, {fired} injections fired");
+}
+
+#[test]
+fn calls_fail_in_random_sessions() {
+    walks(1, if cfg!(debug_assertions) { 4 } else { 40 }, 60);
+}
+
+/// `cargo test --release --test host_failures -- --ignored`; a seed of its own each time.
+#[test]
+#[ignore = "some minutes"]
+fn calls_fail_in_many_random_sessions() {
+    let now = std::time::SystemTime::now();
+    let since = now.duration_since(std::time::UNIX_EPOCH).unwrap();
+    let first = since.as_secs() << 20;
+    println!("seeds from {first} on");
+    walks(first, 2000, 120);
+}
+
+/// RAM that was mapped in part, and of which that part cannot be unmapped again, is
+/// unmapped before anything else is mapped.
+#[test]
+fn what_is_no_ram_after_all_is_unmapped_later() {
+    let mut session = Session::new(Topology::Shared, None);
+    for step in [Step::Ram(false), Step::Plug(0), Step::Root] {
+        session.step(step);
+    }
+    let machine = &mut session.machine;
+    let mapped = machine.twin.stats().mapped;
+    let fail = |request, skip, errno| Injection {
+        request: Some(request),
+        skip,
+        errno,
+        times: 1,
+        ..Injection::default()
+    };
+    machine
+        .twin
+        .inject(fail(request::IOAS_MAP, 1, libc::ENOMEM));
+    machine
+        .twin
+        .inject(fail(request::IOAS_UNMAP, 0, libc::EBUSY));
+    assert_eq!(machine.ram(true).unwrap_err().errno(), libc::ENOMEM);
+    assert!(machine.twin.stats().mapped > mapped);
+    machine.ram(true).unwrap();
+    machine.check_objects(0);
+    machine.ram_remove_high().unwrap();
+    assert_eq!(machine.twin.stats().mapped, mapped);
+    machine.end();
 }

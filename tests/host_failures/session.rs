@@ -2,14 +2,15 @@
 //! is checked after each.
 
 use nested_vtd::event::Event;
-use nested_vtd::host::soft::Injection;
+use nested_vtd::host::soft::{Injection, OPEN, READ};
 use nested_vtd::host::uapi::request;
+use nested_vtd::unit::Stats;
 
 use super::expected::{ALWAYS, given_up};
 use super::machine::{
-    CONTEXT_CACHE, DEVICES, Entry, IOTLB, Machine, PAGES, PASID_CACHE, Refusal, Topology, domain,
-    page, pasid_cache,
+    CONTEXT_CACHE, IOTLB, Machine, PASID_CACHE, Refusal, Topology, page, pasid_cache,
 };
+use super::model::{DEVICES, Entry, PAGES, domain};
 
 /// A step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,6 +31,10 @@ pub enum Step {
     Move(usize),
     /// As [`Step::Move`], with an invalidation of everything.
     MoveAll(usize),
+    /// A device asks for a page, and the guest answers.
+    Ask(usize, usize),
+    /// A device asks for a page, and the guest answers when the PASID has another table.
+    AskLate(usize, usize),
     /// The high RAM is taken back.
     RamRemove,
     /// A device is taken out.
@@ -56,6 +61,9 @@ pub const SCRIPT: &[Step] = &[
     Step::Move(1),
     Step::Move(0),
     Step::MoveAll(2),
+    Step::Ask(0, 2),
+    Step::AskLate(0, 2),
+    Step::Ask(1, 0),
     Step::Bind(2, [Table(5), Table(3)]),
     Step::Bind(3, [Entry::None, Entry::None]),
     Step::Bind(0, [Through, Table(0)]),
@@ -79,6 +87,7 @@ pub struct Session {
     injection: Option<Injection>,
     /// The injection has fired, and what it did was checked.
     pub fired: bool,
+    group: u16,
 }
 
 /// What became of a step.
@@ -94,7 +103,7 @@ struct Outcome {
 
 impl Session {
     pub fn new(topology: Topology, injection: Option<Injection>) -> Self {
-        let machine = Machine::new(topology, false);
+        let machine = Machine::new(topology);
         if let Some(injection) = injection {
             machine.twin.inject(injection);
         }
@@ -102,7 +111,15 @@ impl Session {
             machine,
             injection,
             fired: false,
+            group: 0,
         }
+    }
+
+    /// Let another call fail.
+    pub fn inject(&mut self, injection: Injection) {
+        self.machine.twin.clear_injections();
+        self.machine.twin.inject(injection);
+        (self.injection, self.fired) = (Some(injection), false);
     }
 
     /// All of the script.
@@ -124,35 +141,30 @@ impl Session {
         request.map_or(0, of)
     }
 
-    fn step(&mut self, step: Step) {
+    pub fn step(&mut self, step: Step) {
         // Whatever can be cached is.
         if self.machine.model.low {
             self.machine.check_dma(&[]);
         }
         self.machine.forget_events();
-        let before = self.failures();
+        let (before, counters) = (self.failures(), self.machine.unit().stats());
         let outcome = self.perform(step);
         let failures = self.failures() - before;
         if failures == 0 {
-            self.check_settled(step);
+            self.check_settled();
             return;
         }
         assert!(!self.fired, "{step:?}: the injection was over");
         self.fired = true;
-        self.check_outcome(step, &outcome, failures);
+        self.check_outcome(step, &outcome, failures, &counters);
         self.machine.twin.clear_injections();
         self.recover();
-        self.check_settled(step);
+        self.check_settled();
     }
 
-    fn check_settled(&self, step: Step) {
+    fn check_settled(&self) {
         self.machine.check_dma(&[]);
-        // What could not be destroyed goes with the next change, of which the last step
-        // has none but the end of the unit.
-        let last = self.fired && matches!(step, Step::Unplug(_));
-        if !last || self.machine.model.present != [false; DEVICES] {
-            self.machine.check_objects(0);
-        }
+        self.machine.check_objects(0);
     }
 
     /// The documented way back: the guest announces its configuration again.
@@ -224,6 +236,12 @@ impl Session {
                 self.machine.open_again(device);
                 return self.plug(device);
             }
+            Step::Ask(device, pasid) => return self.ask(device, pasid, None),
+            Step::AskLate(device, pasid) => {
+                let entries = &self.machine.model.entries[device];
+                let other = usize::from(entries[pasid] == Table(0));
+                return self.ask(device, pasid, Some(Table(other)));
+            }
             Step::Unplug(device) => {
                 let before = self.failures();
                 self.machine.unplug(device);
@@ -275,6 +293,46 @@ impl Session {
         }
     }
 
+    /// Each group gets one answer: the guest's, or, if it waits while its PASID goes to
+    /// another table, the kernel's.
+    fn ask(&mut self, device: usize, pasid: usize, meanwhile: Option<Entry>) -> Outcome {
+        let mut outcome = Outcome::default();
+        let (asking, there) = (self.machine.is_asking(), self.machine.model.present[device]);
+        if !asking || !there || !self.machine.model.enabled {
+            return outcome;
+        }
+        self.group = (self.group + 1) % 512;
+        let taken = self.machine.ask(device, pasid, self.group);
+        for _ in 0..PATIENCE {
+            let Err(error) = self.machine.unit().host_faults() else {
+                break;
+            };
+            assert_eq!(error.errno(), self.injection.unwrap().errno, "{error}");
+            outcome.refused = true;
+        }
+        if self
+            .injection
+            .is_some_and(|injection| injection.request == Some(READ))
+        {
+            self.machine.twin.clear_injections();
+        }
+        self.machine.unit().host_faults().unwrap();
+        let answers = self.machine.take_page_requests();
+        assert_eq!(answers.len(), usize::from(taken), "{device} {pasid}");
+        if let Some(entry) = meanwhile {
+            self.machine.set_entry(device, pasid, entry);
+            outcome.aborted += self.submit(&[pasid_cache(domain(entry), pasid)]);
+        }
+        outcome.aborted += self.submit(&answers);
+        let code = u32::from(!taken || meanwhile.is_some());
+        assert_eq!(
+            self.machine.answers(device),
+            [(self.group, code)],
+            "{device} {pasid}"
+        );
+        outcome
+    }
+
     fn plug(&mut self, device: usize) -> Outcome {
         let parents = self.machine.twin.stats().paging;
         let first = !self.machine.model.present.contains(&true);
@@ -293,7 +351,7 @@ impl Session {
     }
 
     /// What docs/host.md says of the failed call.
-    fn check_outcome(&self, step: Step, outcome: &Outcome, failures: u64) {
+    fn check_outcome(&self, step: Step, outcome: &Outcome, failures: u64, before: &Stats) {
         let injection = self.injection.unwrap();
         let request = injection.request.unwrap();
         let by_vmm = matches!(
@@ -327,15 +385,15 @@ impl Session {
                 // One device's requests, or those of one PASID, each.
                 assert_eq!(blocked.len() as u64, lasting, "{step:?}: {blocked:?}");
                 let counted = match request {
-                    request::HWPT_ALLOC => stats.hwpt_alloc_errors,
-                    _ => stats.attach_errors,
+                    request::HWPT_ALLOC => stats.hwpt_alloc_errors - before.hwpt_alloc_errors,
+                    _ => stats.attach_errors - before.attach_errors,
                 };
                 assert_eq!(counted, lasting, "{step:?}");
             }
             request::HWPT_INVALIDATE => {
                 let hwpts = given_up(&events, &injection, failures);
                 self.machine.check_users(&blocked, hwpts);
-                assert_eq!(stats.invalidate_errors, failures);
+                assert_eq!(stats.invalidate_errors - before.invalidate_errors, failures);
             }
             request::VFIO_DETACH => {
                 if injection.times == 1 {
@@ -343,7 +401,8 @@ impl Session {
                 }
                 let always = injection.times == ALWAYS && !by_vmm;
                 assert_eq!(outcome.aborted == PATIENCE, always, "{step:?} {outcome:?}");
-                assert_eq!(stats.host_timeouts, u64::from(outcome.aborted));
+                let timeouts = stats.host_timeouts - before.host_timeouts;
+                assert_eq!(timeouts, u64::from(outcome.aborted));
                 if matches!(step, Step::Unplug(_)) {
                     // Its file was still open when they were to be destroyed.
                     over = failures;
@@ -351,11 +410,16 @@ impl Session {
             }
             request::DESTROY => {
                 over = failures;
-                let nested = events
-                    .iter()
-                    .filter(|(event, _)| *event == Event::HwptDestroy);
-                assert!(nested.count() as u64 <= stats.hwpt_destroys);
+                let told = events.iter().filter(|(event, [who, call, why])| {
+                    (*event, *who) == (Event::HostRefused, u64::MAX)
+                        && (*call, *why) == (request.into(), injection.errno as u64)
+                });
+                let counted = stats.hwpt_destroy_errors - before.hwpt_destroy_errors;
+                assert_eq!(told.count() as u64, counted);
+                // A call of the VMM that fails destroys what it made.
+                assert!(by_vmm || counted == failures);
             }
+            OPEN | READ => assert!(outcome.refused && refusals.is_empty()),
             other => panic!("{other:#x}"),
         }
         if request != request::VFIO_DETACH {

@@ -109,15 +109,16 @@ fn own(tally: &mut Tally, workspace: &Workspace, cache: &Cache) {
     tally.check("Rust tests", |step| {
         cargo(step, "rust-tests", &["test", "--workspace", "--locked"])
     });
+    tally.check("every failure of the host", |step| {
+        const ARGS: &[&str] = &["test", "--release", "--test", "host_failures", "--locked"];
+        cargo(step, "host-failures", ARGS)
+    });
     tally.check("exported symbols", |_| {
         host::require(cache, &[host::C_TESTS])?;
         symbols::run(&["--check".to_owned()])
     });
     tally.check("C tests (meson)", |step| {
         ctests::run(step, workspace, cache)
-    });
-    tally.check("conformance: the twin", |step| {
-        ctests::conformance(step, workspace, cache)
     });
     tally.check("C tests under valgrind: memcheck", |step| {
         ctests::memcheck(step, workspace, cache)
