@@ -1659,7 +1659,9 @@ int nvtd_mmio_write(struct NvtdUnit *unit,
  * that are not read-only, the interrupt range excepted.
  *
  * Returns 0; -EINVAL: unit or host is NULL, size is 0, gpa + size overflows, an
- * unknown flag, or gpa, size or host is not a multiple of 8; -EEXIST: overlaps a
+ * unknown flag, gpa, size or host is not a multiple of 8, or with a host gpa and host
+ * are not at the same place within a page, or the host unit of an assigned device does
+ * not map such addresses; -EEXIST: overlaps a
  * region; -ENOSPC: more than 4096 regions; any other: the host could not map it.
  * Nothing is then registered.
  */

@@ -2,9 +2,16 @@
 //! of docs/capabilities.md. With `NVTD_WRITE_DOCS` set the page is written, otherwise it
 //! is compared.
 
-use std::fmt::Write;
+mod common;
 
-use nested_vtd::unit::{Config, Features, HostKind, Inject};
+use std::fmt::Write;
+use std::sync::Arc;
+
+use common::Notes;
+use nested_vtd::host::HwInfo;
+use nested_vtd::host::soft::{Kernel, Twin, TwinConfig, TwinDevice, capable_iommu};
+use nested_vtd::memory::OwnedRam;
+use nested_vtd::unit::{Config, DeviceDescription, Features, HostKind, Inject, Unit};
 
 const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/capabilities.md");
 
@@ -351,6 +358,103 @@ fn refused() -> Vec<(&'static str, Config)> {
     ]
 }
 
+/// A host that lacks something, and RAM that a guest has at 2^39.
+struct Lacking {
+    name: &'static str,
+    iommu: HwInfo,
+    kernel: Kernel,
+    device_bits: u32,
+}
+
+fn lacking() -> Vec<Lacking> {
+    let with = |name, change: fn(&mut HwInfo)| {
+        let mut iommu = capable_iommu();
+        change(&mut iommu);
+        Lacking {
+            name,
+            iommu,
+            kernel: Kernel::V7_3,
+            device_bits: 20,
+        }
+    };
+    let capable = |name| with(name, |_| {});
+    vec![
+        with("ECAP.NEST=0", |host| host.ecap.set_nested(false)),
+        with("ECAP.SMTS=0", |host| host.ecap.set_scalable_mode(false)),
+        with("ECAP.SSTS=0", |host| host.ecap.set_second_stage(false)),
+        with("ECAP.FSTS=0", |host| host.ecap.set_first_stage(false)),
+        with("CAP.FS5LP=0", |host| {
+            host.cap.set_first_stage_5_level(false);
+        }),
+        with("CAP.FS1GP=0", |host| host.cap.set_first_stage_1g(false)),
+        with("ECAP.SMPWCS=0", |host| {
+            host.ecap.set_page_walk_coherent(false);
+        }),
+        with("ECAP.SRS=0", |host| host.ecap.set_supervisor_request(false)),
+        with("ECAP.EAFS=0", |host| host.ecap.set_extended_accessed(false)),
+        with("ECAP.DT=0", |host| host.ecap.set_device_tlb(false)),
+        with("ECAP.PRS=0", |host| host.ecap.set_page_request(false)),
+        with("ECAP.PASID=0", |host| host.ecap.set_pasid(false)),
+        Lacking {
+            device_bits: 8,
+            ..capable("a device with PASIDs of 8 bits")
+        },
+        Lacking {
+            kernel: Kernel::V6_12,
+            ..capable("Linux 6.12")
+        },
+        with("CAP.MGAW=0x26", |host| host.cap.set_address_width(38)),
+        with("CAP.SAGAW=0x2", |host| {
+            host.cap.set_second_stage_widths(0b00010);
+        }),
+    ]
+}
+
+/// Everything that a host may have to have.
+fn greedy() -> Config {
+    Config {
+        host: HostKind::Iommufd,
+        features: base()
+            .features
+            .with_caching_mode(true)
+            .with_first_stage_1g(true)
+            .with_device_tlb(true)
+            .with_page_request(true)
+            .with_supervisor_request(true)
+            .with_extended_accessed(true),
+        address_width: 57,
+        pasid_bits: 20,
+        ..base()
+    }
+}
+
+/// Add a device of this host to a unit that offers that.
+fn add(config: Config, host: &Lacking) -> nested_vtd::Result<u32> {
+    let twin = Arc::new(Twin::new(TwinConfig {
+        kernel: host.kernel,
+        iommus: vec![host.iommu],
+        ..TwinConfig::default()
+    }));
+    let unit = Unit::with_system(config, Arc::new(Notes::default()), Arc::clone(&twin) as _)?;
+    for gpa in [0, 1 << 39] {
+        unit.ram_add(gpa, OwnedRam::new(0x10_0000).into(), false)?;
+    }
+    let file = twin
+        .add_device(TwinDevice {
+            max_pasid_bits: host.device_bits,
+            ..TwinDevice::default()
+        })
+        .unwrap();
+    unit.device_add(DeviceDescription {
+        tag: 0,
+        source_id: 0,
+        assigned: true,
+        iommufd: Some(twin.open()),
+        file: Some(file),
+        dev_id: None,
+    })
+}
+
 fn page() -> String {
     let mut page = String::from(
         "# Capabilities\n\nWhich value of the configuration gives which field of CAP (11.4.2) and ECAP (11.4.3), beyond what \
@@ -432,7 +536,81 @@ fn page() -> String {
         let error = config.capabilities().expect_err(values);
         writeln!(page, "| `{values}` | {error} |").unwrap();
     }
+    page.push_str(
+        "\n## What a host must have\n\nWhat a device is refused with on a host that lacks something, if the guest is offered \
+         everything that goes with a host,\n`aw-bits=57` and `pasid-bits=20`, and has RAM at 0x8000000000.\n\n\
+         | the host | why, and what to do |\n|---|---|\n",
+    );
+    for host in lacking() {
+        let error = add(greedy(), &host).expect_err(host.name);
+        writeln!(page, "| {} | {error} |", host.name).unwrap();
+    }
     page
+}
+
+/// The table's hosts are refused for what they lack, and for nothing else.
+#[test]
+fn a_host_that_has_everything_is_taken() {
+    let mut host = lacking().remove(0);
+    host.iommu = capable_iommu();
+    add(greedy(), &host).unwrap();
+}
+
+/// 48 bits, which `auto` is, fit every host with first-stage tables.
+#[test]
+fn the_default_width_fits_every_host() {
+    let mut host = lacking().remove(0);
+    host.iommu = capable_iommu();
+    host.iommu.cap.set_first_stage_5_level(false);
+    let config = Config {
+        address_width: 0,
+        ..greedy()
+    };
+    add(config, &host).unwrap();
+    assert_eq!(config.capabilities().unwrap().cap.address_width(), 47);
+    host.iommu.cap.set_address_width(47);
+    host.iommu.cap.set_second_stage_widths(0b00100);
+    add(config, &host).unwrap();
+    assert!(
+        add(greedy(), &host)
+            .unwrap_err()
+            .message()
+            .contains("aw-bits=48")
+    );
+}
+
+/// RAM that comes later is held to the same.
+#[test]
+fn ram_beyond_the_host_is_refused() {
+    let mut host = lacking().remove(0);
+    host.iommu = capable_iommu();
+    host.iommu.cap.set_address_width(39);
+    host.iommu.cap.set_second_stage_widths(0b00100);
+    let twin = Arc::new(Twin::new(TwinConfig {
+        iommus: vec![host.iommu],
+        ..TwinConfig::default()
+    }));
+    let system = Arc::clone(&twin) as _;
+    let unit = Unit::with_system(greedy(), Arc::new(Notes::default()), system).unwrap();
+    let device = DeviceDescription {
+        tag: 0,
+        source_id: 0,
+        assigned: true,
+        iommufd: Some(twin.open()),
+        file: Some(twin.add_device(TwinDevice::default()).unwrap()),
+        dev_id: None,
+    };
+    unit.device_add(device).unwrap();
+    let size = 0x10_0000;
+    let ram = |gpa| unit.ram_add(gpa, OwnedRam::new(size).into(), false);
+    ram((1 << 40) - size).unwrap();
+    let sentence = ram(1 << 40).unwrap_err().message().to_owned();
+    assert!(
+        sentence.contains("41 bits") && sentence.contains("40 bits"),
+        "{sentence}"
+    );
+    unit.ram_add(1 << 40, OwnedRam::new(size).into(), true)
+        .unwrap();
 }
 
 #[test]
@@ -451,8 +629,15 @@ fn the_page_says_what_the_unit_does() {
 /// Every sentence says what to do.
 #[test]
 fn refusals_name_the_remedy() {
-    for (values, config) in refused() {
+    let refused = refused().into_iter().map(|(values, config)| {
         let sentence = config.capabilities().expect_err(values).to_string();
+        (values, sentence)
+    });
+    let lacking = lacking().into_iter().map(|host| {
+        let sentence = add(greedy(), &host).expect_err(host.name).to_string();
+        (host.name, sentence)
+    });
+    for (values, sentence) in refused.chain(lacking) {
         let remedy = ["use ", "turn ", "select "];
         assert!(
             remedy.iter().any(|word| sentence.contains(word)),

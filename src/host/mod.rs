@@ -77,6 +77,21 @@ pub struct HostInfo {
     pub pasid_bits: u32,
 }
 
+impl HostInfo {
+    /// Bits in an address that a nesting parent maps: the widest second-stage tables that
+    /// MGAW and SAGAW (11.4.2) both allow; 0 for none.
+    pub fn parent_bits(&self) -> u32 {
+        let address_width = u32::from(self.cap.address_width()).saturating_add(1);
+        let tables = self.cap.second_stage_widths();
+        // Tables of one width serve narrower addresses, too.
+        let widest = [(57, 48, 0b1000), (48, 39, 0b1100), (39, 30, 0b1110)];
+        widest
+            .into_iter()
+            .find(|(_, more_than, levels)| tables & levels != 0 && address_width > *more_than)
+            .map_or(0, |(width, ..)| address_width.min(width))
+    }
+}
+
 /// What the guest is offered, as far as objects on the host depend on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Offer {

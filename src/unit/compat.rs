@@ -2,6 +2,7 @@
 
 use super::Unit;
 use crate::host::HostInfo;
+use crate::memory::RegionInfo;
 use crate::{Error, Result};
 
 impl Unit {
@@ -25,6 +26,13 @@ impl Unit {
                  both 1), which assigned devices need; use a host that has it, or host=none \
                  with caching-mode=on and second-stage=on or first-stage=on for shadowed \
                  tables"
+                    .to_owned(),
+            ),
+            (
+                !host.ecap.second_stage() || host.parent_bits() == 0,
+                "the host's unit has no second-stage translation (ECAP.SSTS is 0, or CAP.SAGAW \
+                 has no width), which guest RAM is mapped by for assigned devices; use a host \
+                 that has it, or host=none"
                     .to_owned(),
             ),
             (
@@ -85,7 +93,41 @@ impl Unit {
         ];
         match lacks.into_iter().find(|(lacking, _)| *lacking) {
             Some((_, sentence)) => Err(Error::invalid(sentence)),
-            None => Ok(()),
+            None => self
+                .memory
+                .regions()
+                .iter()
+                .try_for_each(|region| check_reach(host, region)),
         }
     }
+
+    /// Can the hosts of all assigned devices map this RAM?
+    ///
+    /// # Errors
+    /// `EINVAL`: it is beyond what one can map.
+    pub(super) fn check_ram(&self, region: &RegionInfo) -> Result<()> {
+        let devices = self.devices.read().all();
+        devices
+            .iter()
+            .filter_map(|device| device.host.as_ref())
+            .try_for_each(|host| check_reach(&host.info, region))
+    }
+}
+
+/// The kernel would refuse it as well, but with an errno that says nothing.
+fn check_reach(host: &HostInfo, region: &RegionInfo) -> Result<()> {
+    let last = region.gpa.saturating_add(region.size).saturating_sub(1);
+    let (needed, bits) = (
+        last.checked_ilog2().map_or(0, |bit| bit.saturating_add(1)),
+        host.parent_bits(),
+    );
+    if region.read_only || needed <= bits {
+        return Ok(());
+    }
+    Err(Error::invalid(format!(
+        "guest RAM reaches {last:#x}, an address of {needed} bits, the host's unit maps {bits} \
+         bits (CAP.MGAW and CAP.SAGAW); use less RAM or a lower place for it, so that it ends \
+         below {:#x}, or another host",
+        1_u64.checked_shl(bits).unwrap_or(u64::MAX)
+    )))
 }

@@ -29,6 +29,7 @@ impl Unit {
                 region.address
             )));
         }
+        self.check_ram(&region)?;
         let add = || self.memory.add(gpa, ram, read_only);
         match &self.host {
             None => add()?,
