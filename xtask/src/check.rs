@@ -120,6 +120,9 @@ fn own(tally: &mut Tally, workspace: &Workspace, cache: &Cache) {
     tally.check("C tests (meson)", |step| {
         ctests::run(step, workspace, cache)
     });
+    tally.check("conformance: the twin", |step| {
+        ctests::conformance(step, workspace, cache)
+    });
     tally.check("C tests under valgrind: memcheck", |step| {
         ctests::memcheck(step, workspace, cache)
     });

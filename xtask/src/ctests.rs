@@ -22,6 +22,11 @@ pub fn run(step: &mut Step, ws: &Workspace, cache: &Cache) -> Result<()> {
     test(step, ws, cache, Build::Optimised, &[])
 }
 
+/// Those of the twin as a host: the conformance program.
+pub fn conformance(step: &mut Step, ws: &Workspace, cache: &Cache) -> Result<()> {
+    test(step, ws, cache, Build::Optimised, &["--suite", "host"])
+}
+
 /// The test programs under valgrind's memcheck.
 pub fn memcheck(step: &mut Step, ws: &Workspace, cache: &Cache) -> Result<()> {
     test(step, ws, cache, Build::Optimised, &["--setup", "memcheck"])

@@ -119,6 +119,15 @@ static void reserved_of_parent(void)
            "IOAS_MAP in the MSI window with a device");
 }
 
+static void reserved_moves(void)
+{
+    uint32_t from = new_ioas(), to = new_ioas(), flags = MAP_FIXED_IOVA | MAP_RW;
+    expect(attach(new_paging(from, 0)), 0, "ATTACH");
+    expect(attach(new_paging(to, 0)), 0, "ATTACH to another IOAS's HWPT");
+    expect(map(to, flags, now.ram, PAGE, MSI_WINDOW), EINVAL, "IOAS_MAP in the MSI window of its IOAS");
+    expect(map(from, flags, now.ram, PAGE, MSI_WINDOW), 0, "IOAS_MAP in that of the IOAS before");
+}
+
 static void stages(void)
 {
     need_dma();
@@ -130,12 +139,14 @@ static void stages(void)
     expect(attach(parent), 0, "ATTACH to the parent");
     if (!copies(now.device, RAM_BASE + SOURCE, RAM_BASE + TARGET))
         wrong("the parent's addresses do not work");
-    expect(attach(new_nested(parent, 0)), 0, "ATTACH to a nested HWPT");
+    uint32_t hwpt = new_nested(parent, 0);
+    expect(attach(hwpt), 0, "ATTACH to a nested HWPT");
     if (!copies(now.device, VIRTUAL, VIRTUAL + PAGE))
         wrong("the first stage's addresses do not work");
     if (copies(now.device, RAM_BASE + SOURCE, RAM_BASE + TARGET))
         wrong("the parent's addresses still work");
     expect(attach(parent), 0, "ATTACH to the parent again");
+    expect(destroy(hwpt), 0, "DESTROY of the nested HWPT");
     if (copies(now.device, VIRTUAL, VIRTUAL + PAGE))
         wrong("the first stage's addresses still work");
     if (!copies(now.device, RAM_BASE + SOURCE, RAM_BASE + TARGET))
@@ -373,6 +384,7 @@ const struct rule rules_attach[] = {
     { "T5-ignored", "WPE without SRE and unknown flags are not looked at", other_flags },
     { "T6", "a PASID entry that is present is EBUSY", present },
     { "ATTACH-reserved", "maps in the MSI window of the parent's IOAS are EADDRINUSE", reserved_of_parent },
+    { "ATTACH-reserved-moves", "with an HWPT of another IOAS the reservation moves there", reserved_moves },
     { "ATTACH-dma", "none, parent, nested, parent, none: each is in force when ATTACH has returned",
       stages },
     { "ATTACH-bits", "the device sets accessed and dirty bits of the first stage", accessed_bits },

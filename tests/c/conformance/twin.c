@@ -68,7 +68,7 @@ void twin_setup(unsigned wanted, uint64_t off, unsigned n)
     quirks_off = off;
     configuration = &CONFIGURATIONS[n];
     twin_host.release = release;
-    twin_host.has[FIRST] = twin_host.has[SECOND] = true;
+    twin_host.has[FIRST] = twin_host.has[SECOND] = twin_host.has[SIBLING] = true;
     twin_host.has[FOREIGN] = configuration->has_foreign;
 }
 
@@ -143,6 +143,7 @@ static int twin_open_device(unsigned which)
         .iommu = which == FOREIGN,
         .max_pasid_bits = configuration->pasid_bits,
         .flags = configuration->flags,
+        .group = which == FIRST || which == SIBLING,
     };
     return nvtd_twin_device(twin, &device);
 }
