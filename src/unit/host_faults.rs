@@ -75,18 +75,16 @@ impl Unit {
                 continue;
             };
             for _ in 0..MAX_READS {
-                let records = space.iommufd.read_faults(file).map_err(|errno| {
-                    Error::new(errno, "a fault queue of the host could not be read")
-                })?;
+                let records = self.with_state(|_, _| self.read_host_faults(&space, file))?;
                 if records.is_empty() {
                     break;
                 }
-                // Records of a group follow one another. When one is refused the group is
-                // answered, and its cookie may be another's at the next read.
+                // Records of a group follow one another; when one is refused so is the
+                // group.
                 let mut refused = None;
                 for record in &records {
                     self.counters.host_page_requests.add(1);
-                    if refused == Some(record.cookie) || !self.host_fault(&space, file, record) {
+                    if refused == Some(record.cookie) || !self.host_fault(&space, record) {
                         self.counters.host_page_requests_refused.add(1);
                         refused = Some(record.cookie);
                     }
@@ -96,33 +94,47 @@ impl Unit {
         Ok(())
     }
 
-    /// False if the group was answered, as its device is not there or could not ask so.
-    fn host_fault(&self, space: &Arc<Space>, file: Fd, record: &PageFault) -> bool {
-        let group = HostGroup {
-            space: Arc::clone(space),
-            file,
-            cookie: record.cookie,
-        };
-        let Some((handle, device)) = self.device_on(space, record.dev_id) else {
-            group.answer(ResponseCode::Invalid);
-            return false;
-        };
-        let request = page_request(record);
-        if request.last {
+    /// Read what there is, and remember what is to be answered. The unit's lock is held:
+    /// while it is no device leaves its HWPT, which would end its groups and let the
+    /// kernel give their cookies to others.
+    fn read_host_faults(&self, space: &Arc<Space>, file: Fd) -> Result<Vec<PageFault>> {
+        let records = space
+            .iommufd
+            .read_faults(file)
+            .map_err(|errno| Error::new(errno, "a fault queue of the host could not be read"))?;
+        let ends_group = |record: &&PageFault| record.flags & PAGE_FAULT_LAST_PAGE != 0;
+        for record in records.iter().filter(ends_group) {
+            let group = HostGroup {
+                space: Arc::clone(space),
+                file,
+                cookie: record.cookie,
+            };
+            let Some((_, device)) = self.device_on(space, record.dev_id) else {
+                group.answer(ResponseCode::Invalid);
+                continue;
+            };
+            let request = page_request(record);
             let key = (request.pasid, request.group);
-            let known = device.host_groups.lock().insert(key, group.clone());
             // A device that asks again has given up the group before.
-            if let Some(known) = known {
+            if let Some(known) = device.host_groups.lock().insert(key, group) {
                 known.answer(ResponseCode::Invalid);
             }
         }
+        Ok(records)
+    }
+
+    /// False if the group was answered, as its device is not there or could not ask so.
+    fn host_fault(&self, space: &Arc<Space>, record: &PageFault) -> bool {
+        let Some((handle, device)) = self.device_on(space, record.dev_id) else {
+            return false;
+        };
+        let request = page_request(record);
         let taken = self.page_request(handle, request).is_ok();
         if !taken {
-            device
-                .host_groups
-                .lock()
-                .remove(&(request.pasid, request.group));
-            group.answer(ResponseCode::Invalid);
+            let key = (request.pasid, request.group);
+            if let Some(group) = device.host_groups.lock().remove(&key) {
+                group.answer(ResponseCode::Invalid);
+            }
         }
         taken
     }
