@@ -7,6 +7,7 @@
 #include <pthread.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "nested_vtd.h"
 
@@ -29,6 +30,9 @@ static void event(void *opaque, uint32_t number, uint64_t a, uint64_t b, uint64_
     pthread_mutex_lock(&lock);
     guarded++;
     pthread_mutex_unlock(&lock);
+    if (race) {
+        usleep(1000); /* The other thread is to come by: locks order threads that never meet. */
+    }
 }
 
 static void *work(void *opaque)
