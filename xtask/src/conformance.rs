@@ -90,8 +90,9 @@ fn build_for_guest(workspace: &Workspace, to: &Path) -> Result<()> {
     ui::output(&mut gcc).map(drop)
 }
 
-/// One boot, and all that the program said. One guest of about a dozen stalls under TCG without a
-/// word of its kernel, whatever the rule; what a second one does not show has not been a rule's.
+/// One boot, and all that the program said. A guest has stalled in the middle of a rule, without a
+/// word of its kernel, and it is not known why; so one that stalls is booted once more, and the first
+/// is printed. A rule that stalls a kernel only at times would pass here.
 fn boot(program: &Path, firmware: &Path, kernel: &Path, dir: &Path, unit: &str) -> Result<String> {
     boot_once(program, firmware, kernel, dir, unit).or_else(|error| {
         eprintln!("{error}\n  booting it once more");
