@@ -187,6 +187,15 @@
 #define NVTD_INJECT_REFUSE_ALLOC 2
 
 /**
+ * NvtdConfig.checks: an oracle beside the unit's own caches. At each use of a cached
+ * translation the tables are walked once more, without setting bits; one that a fresh
+ * walk contradicts, with no invalidation in between, is counted in
+ * NvtdStats.stale_uses. Costs a walk for each request. The software host's hardware
+ * is checked so in any case.
+ */
+#define NVTD_CHECK_CACHED_USES 1
+
+/**
  * nvtd_ram_add() flags: the region cannot be written by devices.
  */
 #define NVTD_RAM_READ_ONLY 1
@@ -637,6 +646,14 @@ typedef struct NvtdConfig {
    * which must outlive the unit; NULL for the kernel.
    */
   struct NvtdTwin *twin;
+  /**
+   * NVTD_CHECK_* bits; 0 outside of tests.
+   */
+  uint32_t checks;
+  /**
+   * Must be 0.
+   */
+  uint32_t reserved;
 } NvtdConfig;
 
 /**
@@ -1219,6 +1236,23 @@ typedef struct NvtdStats {
    * Times that a PASID was not attached as its device has 2^17 of them, the most.
    */
   uint64_t pasids_ignored;
+  /**
+   * Of the walks that the unit made by itself, those through both stages.
+   */
+  uint64_t nested_walks;
+  /**
+   * Walks of second-stage tables, as a request's only stage, or for one table or page
+   * of a nested walk.
+   */
+  uint64_t second_stage_walks;
+  /**
+   * Paging entries read in walks of the unit; the oracle's are not counted.
+   */
+  uint64_t table_reads;
+  /**
+   * Times that accessed and dirty bits were set in a paging entry.
+   */
+  uint64_t table_updates;
 } NvtdStats;
 
 /**

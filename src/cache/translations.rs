@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 
 use crate::spec::PAGE_SIZE;
 use crate::translate::walk::Leaf;
-use crate::translate::{Permissions, Translation};
+use crate::translate::{Access, Fault, Translation};
 
 const SHARDS: usize = 16;
 const SETS_PER_SHARD: usize = 64;
@@ -257,12 +257,23 @@ impl TranslationCache {
     }
 }
 
-/// Does a cached leaf still say what a fresh walk says, as far as `needed` goes?
-/// Permissions may have grown since: that needs no invalidation.
-pub fn agrees(cached: &Translation, fresh: &Translation, needed: Permissions) -> bool {
-    cached.address == fresh.address
-        && (!needed.read || fresh.permissions.read)
-        && (!needed.write || fresh.permissions.write)
+/// The oracle: does a fresh `walk` contradict the cached translation that serves
+/// `access`? Permissions may have grown since: that needs no invalidation.
+pub fn contradicted(
+    cached: &Translation,
+    access: Access,
+    walk: impl FnOnce(Access) -> Result<Leaf, Fault>,
+) -> bool {
+    let look = Access {
+        look: true,
+        ..access
+    };
+    walk(look).map_or(true, |fresh| {
+        let fresh = fresh.translation;
+        cached.address != fresh.address
+            || (access.read && !fresh.permissions.read)
+            || (access.write && !fresh.permissions.write)
+    })
 }
 
 #[cfg(test)]

@@ -45,8 +45,11 @@ impl Config {
         only("config->features", config.features, Features::DEFINED)?;
         let injections = NVTD_INJECT_DROP_INVALIDATIONS | NVTD_INJECT_REFUSE_ALLOC;
         only("config->inject", config.inject.into(), injections.into())?;
+        only("config->checks", config.checks.into(), NVTD_CHECK_CACHED_USES.into())?;
+        only("config->reserved", config.reserved.into(), 0)?;
         Ok(Self {
             host,
+            oracle: config.checks & NVTD_CHECK_CACHED_USES != 0,
             inject: Inject {
                 drop_invalidations: config.inject & NVTD_INJECT_DROP_INVALIDATIONS != 0,
                 refuse_alloc: config.inject & NVTD_INJECT_REFUSE_ALLOC != 0,
@@ -318,6 +321,10 @@ impl From<Stats> for NvtdStats {
             host_page_requests: stats.host_page_requests,
             host_page_requests_refused: stats.host_page_requests_refused,
             pasids_ignored: stats.pasids_ignored,
+            nested_walks: stats.nested_walks,
+            second_stage_walks: stats.second_stage_walks,
+            table_reads: stats.table_reads,
+            table_updates: stats.table_updates,
         }
     }
 }

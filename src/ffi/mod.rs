@@ -105,6 +105,8 @@ fn default_config() -> NvtdConfig {
         address_width: 0,
         pasid_bits: 0,
         twin: core::ptr::null_mut(),
+        checks: 0,
+        reserved: 0,
     }
 }
 

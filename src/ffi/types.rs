@@ -84,6 +84,13 @@ pub const NVTD_INJECT_DROP_INVALIDATIONS: u32 = 1;
 /// with ENOMEM. For proving that a refused device ends blocked.
 pub const NVTD_INJECT_REFUSE_ALLOC: u32 = 2;
 
+/// NvtdConfig.checks: an oracle beside the unit's own caches. At each use of a cached
+/// translation the tables are walked once more, without setting bits; one that a fresh
+/// walk contradicts, with no invalidation in between, is counted in
+/// NvtdStats.stale_uses. Costs a walk for each request. The software host's hardware
+/// is checked so in any case.
+pub const NVTD_CHECK_CACHED_USES: u32 = 1;
+
 /// nvtd_ram_add() flags: the region cannot be written by devices.
 pub const NVTD_RAM_READ_ONLY: u32 = 1;
 
@@ -335,6 +342,10 @@ pub struct NvtdConfig {
     /// With NVTD_HOST_IOMMUFD: the twin that answers system calls in the kernel's place,
     /// which must outlive the unit; NULL for the kernel.
     pub twin: *mut NvtdTwin,
+    /// NVTD_CHECK_* bits; 0 outside of tests.
+    pub checks: u32,
+    /// Must be 0.
+    pub reserved: u32,
 }
 
 /// A device behind the unit, for nvtd_device_add().
@@ -574,4 +585,13 @@ pub struct NvtdStats {
     pub host_page_requests_refused: u64,
     /// Times that a PASID was not attached as its device has 2^17 of them, the most.
     pub pasids_ignored: u64,
+    /// Of the walks that the unit made by itself, those through both stages.
+    pub nested_walks: u64,
+    /// Walks of second-stage tables, as a request's only stage, or for one table or page
+    /// of a nested walk.
+    pub second_stage_walks: u64,
+    /// Paging entries read in walks of the unit; the oracle's are not counted.
+    pub table_reads: u64,
+    /// Times that accessed and dirty bits were set in a paging entry.
+    pub table_updates: u64,
 }

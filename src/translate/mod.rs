@@ -36,6 +36,9 @@ pub trait TableMemory {
     /// # Errors
     /// See [`TableError`].
     fn compare_exchange(&self, address: u64, old: u64, new: u64) -> Result<bool, TableError>;
+
+    /// A walk of a second-stage table begins, for those who count them.
+    fn second_stage_walk(&self) {}
 }
 
 /// Why a paging entry could not be accessed.

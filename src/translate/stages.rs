@@ -20,6 +20,18 @@ pub struct Tables<F> {
     pub format: F,
 }
 
+impl Tables<SecondStage> {
+    fn walk<M: TableMemory + ?Sized>(
+        &self,
+        memory: &M,
+        address: u64,
+        access: Access,
+    ) -> Result<Leaf, Fault> {
+        memory.second_stage_walk();
+        walk(memory, &self.format, self.table, address, access)
+    }
+}
+
 /// Which tables a request goes through.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Stages {
@@ -80,9 +92,7 @@ impl Stages {
         let leaf = match self {
             Self::PassThrough { width, legacy } => pass_through(address, *width, *legacy)?,
             Self::FirstStage(first) => walk(memory, &first.format, first.table, address, access)?,
-            Self::SecondStage(second) => {
-                walk(memory, &second.format, second.table, address, access)?
-            }
+            Self::SecondStage(second) => second.walk(memory, address, access)?,
             Self::Nested(first, second) => nested(memory, first, second, address, access)?,
         };
         if is_interrupt_address(leaf.translation.address) {
@@ -142,7 +152,7 @@ fn nested<M: TableMemory + ?Sized>(
         privileged: false,
         ..access
     };
-    let found = walk(memory, &second.format, second.table, page.address, below)?;
+    let found = second.walk(memory, page.address, below)?;
     let translation = found.translation;
     Ok(Leaf {
         translation: Translation {
@@ -174,9 +184,8 @@ impl<M: TableMemory + ?Sized> ThroughSecondStage<'_, M> {
             look: self.look,
             ..Access::default()
         };
-        let second = self.second;
-        let found = walk(self.memory, &second.format, second.table, address, access);
-        found
+        self.second
+            .walk(self.memory, address, access)
             .map(|leaf| leaf.translation.address)
             .map_err(|fault| match fault.reason {
                 FaultReason::SecondStagePermission => TableError::Denied,

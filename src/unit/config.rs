@@ -104,6 +104,9 @@ pub struct Config {
     pub address_width: u32,
     /// Bits in a PASID: 1 to 20, or 0 for no requests with PASID.
     pub pasid_bits: u32,
+    /// Walk again beside each use of a cached translation, and count those that a
+    /// fresh walk contradicts. The software host does so anyway.
+    pub oracle: bool,
 }
 
 impl Default for Config {
@@ -129,6 +132,7 @@ impl Config {
             .with_first_stage(true),
         address_width: 0,
         pasid_bits: 0,
+        oracle: false,
     };
 
     /// The capabilities that the guest sees.

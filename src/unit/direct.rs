@@ -1,18 +1,23 @@
 //! Requests of devices without a host: the unit walks the guest's tables itself,
 //! through its context and translation caches (6.2).
 
+use std::cell::Cell;
 use std::sync::Arc;
 
 use super::Unit;
 use super::translate::{Refusal, Request, RequestKind};
 use crate::cache::contexts::{Context, Key};
+use crate::cache::translations::contradicted;
 use crate::spec::PAGE_SIZE;
 use crate::spec::descriptors::{PageRange, PasidPages, Scope, SourceMatch};
 use crate::spec::fault::FaultReason;
 use crate::translate::stages::Stages;
 use crate::translate::tables::{Purpose, Requester, TableFault, Translated, lookup};
 use crate::translate::walk::Leaf;
-use crate::translate::{Access, Diagnostic, Fault, Permissions, Translation, is_interrupt_address};
+use crate::translate::{
+    Access, Diagnostic, Fault, Permissions, TableError, TableMemory, Translation,
+    is_interrupt_address,
+};
 
 /// Who asks.
 #[derive(Debug, Clone, Copy)]
@@ -23,18 +28,79 @@ pub(super) struct Source {
     pub id: u16,
 }
 
-/// An answer, and whether a cache had it.
+/// Where an answer came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// The tables, or it needed none.
+    Walk,
+    /// A translation cache.
+    Cache,
+    /// A translation cache, and the oracle's walk contradicts it.
+    Stale,
+}
+
+/// An answer.
 pub(super) struct Found {
     pub translation: Translation,
-    pub cache_hit: bool,
+    pub origin: Origin,
 }
 
 impl Found {
     fn fresh(translation: Translation) -> Self {
         Self {
             translation,
-            cache_hit: false,
+            origin: Origin::Walk,
         }
+    }
+}
+
+/// Guest RAM as one walk sees it, counting what the walk does.
+struct Walked<'a> {
+    unit: &'a Unit,
+    second_stage_walks: Cell<u64>,
+    reads: Cell<u64>,
+    updates: Cell<u64>,
+}
+
+impl<'a> Walked<'a> {
+    fn new(unit: &'a Unit) -> Self {
+        Self {
+            unit,
+            second_stage_walks: Cell::default(),
+            reads: Cell::default(),
+            updates: Cell::default(),
+        }
+    }
+}
+
+fn count(counter: &Cell<u64>, more: u64) {
+    counter.set(counter.get().wrapping_add(more));
+}
+
+impl TableMemory for Walked<'_> {
+    fn read(&self, address: u64) -> Result<u64, TableError> {
+        count(&self.reads, 1);
+        self.unit.memory.read(address)
+    }
+
+    fn compare_exchange(&self, address: u64, old: u64, new: u64) -> Result<bool, TableError> {
+        let done = self.unit.memory.compare_exchange(address, old, new)?;
+        count(&self.updates, u64::from(done));
+        Ok(done)
+    }
+
+    fn second_stage_walk(&self) {
+        count(&self.second_stage_walks, 1);
+    }
+}
+
+/// One addition for a counter, however long the walk was.
+impl Drop for Walked<'_> {
+    fn drop(&mut self) {
+        let counters = &self.unit.counters;
+        counters.second_stage_walks.add(self.second_stage_walks.get());
+        counters.table_reads.add(self.reads.get());
+        counters.table_updates.add(self.updates.get());
     }
 }
 
@@ -192,40 +258,45 @@ impl Unit {
     /// Through the stages of a context, or what is cached of them.
     fn through(&self, context: &Context, address: u64, access: Access) -> Result<Found, Refusal> {
         self.leaf(context, address, access)
-            .map(|(leaf, cache_hit)| Found {
+            .map(|(leaf, origin)| Found {
                 translation: leaf.told(access.look),
-                cache_hit,
+                origin,
             })
     }
 
-    /// The leaf for an address, and whether it was cached. One that does not serve
+    /// The leaf for an address, and where it came from. One that does not serve
     /// the access is walked for again, so permissions may grow without invalidation.
     fn leaf(
         &self,
         context: &Context,
         address: u64,
         access: Access,
-    ) -> Result<(Leaf, bool), Refusal> {
+    ) -> Result<(Leaf, Origin), Refusal> {
         let stages = &context.translated.stages;
         let refuse = |fault| Refusal::of(fault, context.translated.fault_disable);
-        let walked = |access| stages.translate(&*self.memory, address, access);
-        if matches!(stages, Stages::PassThrough { .. }) {
-            return Ok((walked(access).map_err(refuse)?, false));
-        }
-        if access.look {
-            return Ok((walked(access).map_err(refuse)?, false));
+        let looked = |access| stages.translate(&*self.memory, address, access);
+        if access.look || matches!(stages, Stages::PassThrough { .. }) {
+            return Ok((looked(access).map_err(refuse)?, Origin::Walk));
         }
         let tag = context.tag(access.privileged);
         let ticket = tag.ticket();
         if let Some(leaf) = self.cache.get(tag, address) {
             if leaf.serves(access) {
-                return Ok((leaf, true));
+                let stale = self.config.oracle
+                    && contradicted(&leaf.translation, access, looked)
+                    && tag.unchanged_since(ticket);
+                let origin = if stale { Origin::Stale } else { Origin::Cache };
+                return Ok((leaf, origin));
             }
         }
         self.counters.walks.add(1);
-        let leaf = walked(access).map_err(refuse)?;
+        if matches!(stages, Stages::Nested(..)) {
+            self.counters.nested_walks.add(1);
+        }
+        let walked = stages.translate(&Walked::new(self), address, access);
+        let leaf = walked.map_err(refuse)?;
         self.cache.fill(tag, ticket, address, leaf);
-        Ok((leaf, false))
+        Ok((leaf, Origin::Walk))
     }
 
     /// A translation request (4.2.2): what of the page is permitted, if anything is that
@@ -249,7 +320,7 @@ impl Unit {
             ..reading
         };
         let read = self.leaf(context, request.address, reading);
-        let (mut leaf, cache_hit) = match read {
+        let (mut leaf, mut origin) = match read {
             // A page that cannot be read may be one to write.
             Err(refusal) if request.write && refusal.fault.reason.is_recoverable() => self
                 .leaf(context, request.address, writing)
@@ -266,10 +337,13 @@ impl Unit {
             leaf = match self.leaf(context, request.address, writing) {
                 Ok((marked, _)) => marked,
                 // What was cached may be older than what refuses.
-                Err(refusal) if cache_hit && refusal.fault.reason.is_recoverable() => {
+                Err(refusal) if origin != Origin::Walk && refusal.fault.reason.is_recoverable() => {
                     let stages = &context.translated.stages;
                     match stages.translate(&*self.memory, request.address, reading) {
-                        Ok(fresh) if !fresh.translation.permissions.write => fresh,
+                        Ok(fresh) if !fresh.translation.permissions.write => {
+                            origin = Origin::Walk;
+                            fresh
+                        }
                         Ok(_) => return Err(refusal),
                         Err(fault) => {
                             let quiet = context.translated.fault_disable;
@@ -282,7 +356,7 @@ impl Unit {
         }
         Ok(Found {
             translation: leaf.told(access.look),
-            cache_hit,
+            origin,
         })
     }
 

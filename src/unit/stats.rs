@@ -122,6 +122,15 @@ counters! {
     host_page_requests_refused,
     /// PASIDs that were not attached as their device has the most it can have.
     pasids_ignored,
+    /// Of the walks that the unit made by itself, those through both stages.
+    nested_walks,
+    /// Walks of second-stage tables: of requests, and for each first-stage table
+    /// and page of a nested one.
+    second_stage_walks,
+    /// Paging entries read in walks of the unit.
+    table_reads,
+    /// Accessed and dirty bits set in paging entries, those of one entry together.
+    table_updates,
 }
 
 impl Counters {

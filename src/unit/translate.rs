@@ -2,7 +2,7 @@
 
 use super::Unit;
 use super::device::Device;
-use super::direct::{Found, Source};
+use super::direct::{Found, Origin, Source};
 use super::fault_log::Refused;
 use super::outbox::Outbox;
 use crate::event::Event;
@@ -134,7 +134,7 @@ impl Unit {
         };
         let result = match silicon {
             Some((twin, file)) => {
-                self.translate_on_host(twin, file, &device, &request, access, &mut out)
+                self.translate_on_host(twin, file, &device, &request, access)
             }
             None => {
                 let source = Source {
@@ -172,10 +172,8 @@ impl Unit {
         device: &Device,
         request: &Request,
         access: Access,
-        out: &mut Outbox,
     ) -> core::result::Result<Found, Refusal> {
-        let source_id = device.source_id();
-        let requester = request.requester(source_id);
+        let requester = request.requester(device.source_id());
         // Only the guest's entries know whether it may have a device TLB.
         if request.kind != RequestKind::Untranslated {
             match self.look_up_requester(requester) {
@@ -199,15 +197,11 @@ impl Unit {
         if !access.look {
             self.counters.walks.add(u64::from(walks));
         }
-        if stale {
-            self.counters.stale_uses.add(1);
-            device.stale_uses.add(1);
-            let used = result.map_or(0, |translation| translation.address);
-            out.event(
-                Event::StaleUse,
-                [u64::from(source_id), request.address, used],
-            );
-        }
+        let origin = match (stale, cache_hit) {
+            (true, _) => Origin::Stale,
+            (false, true) => Origin::Cache,
+            (false, false) => Origin::Walk,
+        };
         let result = result.map_err(|fault| match fault {
             DmaFault::Blocked => self.blocked(device, requester),
             DmaFault::Table(fault) => {
@@ -222,7 +216,7 @@ impl Unit {
         });
         result.map(|translation| Found {
             translation,
-            cache_hit,
+            origin,
         })
     }
 
@@ -261,11 +255,16 @@ impl Unit {
         let requester = u64::from(source_id);
         match result {
             Ok(found) => {
-                if found.cache_hit {
+                let address = found.translation.address;
+                if found.origin != Origin::Walk {
                     self.counters.cache_hits.add(1);
                     device.cache_hits.add(1);
                 }
-                let address = found.translation.address;
+                if found.origin == Origin::Stale {
+                    self.counters.stale_uses.add(1);
+                    device.stale_uses.add(1);
+                    out.event(Event::StaleUse, [requester, request.address, address]);
+                }
                 out.event(Event::Translate, [requester, request.address, address]);
             }
             Err(Refusal { fault, record }) => {

@@ -172,13 +172,20 @@ struct guest *guest_new_with(const NvtdConfig *config)
 
 struct guest *guest_new_features(uint64_t features, uint32_t address_width)
 {
+    NvtdConfig config = guest_config(features, address_width);
+
+    return guest_new_with(&config);
+}
+
+NvtdConfig guest_config(uint64_t features, uint32_t address_width)
+{
     NvtdConfig config = { .size = sizeof(config) };
 
     assert_int_equal(nvtd_config_default(&config), 0);
     config.features = features;
     config.address_width = address_width;
     config.pasid_bits = features & NVTD_FEATURE_SCALABLE_MODE ? 20 : 0;
-    return guest_new_with(&config);
+    return config;
 }
 
 void guest_free(struct guest *g)
@@ -427,8 +434,11 @@ void guest_boot(struct guest *g)
 
 struct guest *guest_start(uint64_t features, uint32_t address_width, uint64_t mode)
 {
-    struct guest *g = guest_new_features(features, address_width);
+    return guest_started(guest_new_features(features, address_width), mode);
+}
 
+struct guest *guest_started(struct guest *g, uint64_t mode)
+{
     guest_enable_queue(g);
     guest_enable_fault_event(g);
     guest_set_root_mode(g, mode);

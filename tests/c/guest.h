@@ -103,7 +103,8 @@ struct guest {
  * there is no device yet. */
 struct guest *guest_new(uint32_t host, uint32_t inject);
 struct guest *guest_new_with(const NvtdConfig *config);
-struct guest *guest_new_features(uint64_t features, uint32_t address_width); /* 20 PASID bits */
+NvtdConfig guest_config(uint64_t features, uint32_t address_width); /* 20 PASID bits */
+struct guest *guest_new_features(uint64_t features, uint32_t address_width);
 void guest_free(struct guest *g);
 uint32_t guest_add_device(struct guest *g, uint16_t source_id, uint32_t flags);
 
@@ -138,6 +139,7 @@ void guest_boot(struct guest *g);
 /* A unit with translation on in any mode; in scalable mode the context entry leads to a PASID table
  * without entries, in legacy mode there is none. */
 struct guest *guest_start(uint64_t features, uint32_t address_width, uint64_t mode);
+struct guest *guest_started(struct guest *g, uint64_t mode); /* the same, of a new one */
 
 /* Invalidation queue, 256-bit descriptors. */
 uint64_t guest_descriptor(struct guest *g, uint32_t index); /* address of a slot */

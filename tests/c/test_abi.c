@@ -44,7 +44,7 @@ static void version_is_the_headers(void **state)
 static void layouts_stay(void **state)
 {
     (void)state;
-    assert_int_equal(sizeof(NvtdConfig), 40);
+    assert_int_equal(sizeof(NvtdConfig), 48);
     assert_int_equal(offsetof(NvtdConfig, features), 16);
     assert_int_equal(offsetof(NvtdConfig, address_width), 24);
     assert_int_equal(sizeof(NvtdOps), 80);
@@ -62,6 +62,7 @@ static void layouts_stay(void **state)
     assert_int_equal(offsetof(NvtdDevice, flags), 20);
     assert_int_equal(offsetof(NvtdDevice, dev_id), 32);
     assert_int_equal(offsetof(NvtdConfig, twin), 32);
+    assert_int_equal(offsetof(NvtdConfig, checks), 40);
     assert_int_equal(sizeof(NvtdDeviceInfo), 80);
     assert_int_equal(offsetof(NvtdDeviceInfo, table), 24);
     assert_int_equal(offsetof(NvtdDeviceInfo, stale_uses), 64);
@@ -106,6 +107,8 @@ static void default_config_names_every_field(void **state)
     assert_int_equal(config.size, sizeof(config));
     assert_int_equal(config.host, NVTD_HOST_NONE);
     assert_int_equal(config.inject, 0);
+    assert_int_equal(config.checks, 0);
+    assert_int_equal(config.reserved, 0);
     assert_int_equal(config.pasid_bits, 0);
     assert_true(config.address_width == 0 || config.address_width == 48);
 }
@@ -131,6 +134,12 @@ static void create_refuses_values(void **state)
     config = default_config();
     config.inject = 1u << 31;
     refuse(&config, &OPS, "inject");
+    config = default_config();
+    config.checks = 2;
+    refuse(&config, &OPS, "checks");
+    config = default_config();
+    config.reserved = 1;
+    refuse(&config, &OPS, "reserved");
     config = default_config();
     config.features |= 1ull << 63;
     refuse(&config, &OPS, "features");

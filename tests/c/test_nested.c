@@ -39,10 +39,10 @@ static void map_below(uint64_t gpa, uint64_t bits)
 
 /* Power off, and on with both stages; every page that the tables of the test may take is there for
  * the first stage. */
-static void start(uint64_t features, unsigned first_levels, unsigned second_levels)
+static void start_with(const NvtdConfig *config, unsigned first_levels, unsigned second_levels)
 {
     (void)teardown(NULL);
-    g = guest_start(features, 57, RTADDR_SMT);
+    g = guest_started(guest_new_with(config), RTADDR_SMT);
     second = tables_new(g, second_levels, SS_RW);
     for (unsigned i = 0; i < 256; i++) {
         map_below(GUEST_HEAP + i * 4 * KIB, SS_RW);
@@ -50,6 +50,13 @@ static void start(uint64_t features, unsigned first_levels, unsigned second_leve
     first = tables_new(g, first_levels, FS_TABLE);
     first.base = BASE;
     set_entry(0, 0);
+}
+
+static void start(uint64_t features, unsigned first_levels, unsigned second_levels)
+{
+    NvtdConfig config = guest_config(features, 57);
+
+    start_with(&config, first_levels, second_levels);
 }
 
 /* 0x5000 goes to `page` of the second stage's addresses. */
@@ -256,6 +263,81 @@ static void execution_through_both(void **state)
     expect_recorded(g, 0x5000, fetch, 0, FAULT_NO_EXECUTE);
 }
 
+/* What a walk costs: with 4 levels over 4, each of the 4 tables and the page take a walk of 4. */
+static void walks_are_counted(void **state)
+{
+    NvtdStats before, after;
+
+    (void)state;
+    start(FEATURES_ALL, 4, 4);
+    map_5000(0x700000);
+    tables_map(g, &second, 0x700000, 0x123000, 1, SS_RW);
+    before = guest_stats(g);
+    expect_address(g, 0x5000, READ, 0x123000);
+    after = guest_stats(g);
+    assert_int_equal(after.walks - before.walks, 1);
+    assert_int_equal(after.nested_walks - before.nested_walks, 1);
+    /* To set the accessed bits of the three entries above the page's, which has its own, their
+     * tables are found once more, for writing. */
+    assert_int_equal(after.table_updates - before.table_updates, 3);
+    assert_int_equal(after.second_stage_walks - before.second_stage_walks, 4 + 1 + 3);
+    assert_int_equal(after.table_reads - before.table_reads, 4 + 4 * (4 + 1 + 3));
+
+    guest_flush(g);
+    before = guest_stats(g);
+    expect_address(g, 0x5000, READ, 0x123000);
+    after = guest_stats(g);
+    assert_int_equal(after.table_updates, before.table_updates);
+    assert_int_equal(after.second_stage_walks - before.second_stage_walks, 4 + 1);
+    assert_int_equal(after.table_reads - before.table_reads, 4 + 4 * (4 + 1));
+
+    expect_address(g, 0x5678, READ, 0x123678);
+    before = guest_stats(g);
+    assert_int_equal(before.cache_hits - after.cache_hits, 1);
+    assert_int_equal(before.table_reads, after.table_reads);
+    (void)guest_ask(g, g->device, 0x5000, READ | NVTD_REQUEST_DEBUG, 0);
+    assert_int_equal(guest_stats(g).table_reads, before.table_reads);
+}
+
+/* A guest that changes tables and says nothing: the oracle sees each use, whichever stage it was. */
+static void the_oracle_sees_stale_uses(void **state)
+{
+    NvtdConfig config = guest_config(FEATURES_ALL, 57);
+
+    (void)state;
+    for (uint32_t checks = 0; checks <= NVTD_CHECK_CACHED_USES; checks++) {
+        config.checks = checks;
+        start_with(&config, 4, 4);
+        map_5000(0x700000);
+        tables_map(g, &second, 0x700000, 0x123000, 1, SS_RW);
+        expect_address(g, 0x5000, READ, 0x123000);
+        expect_address(g, 0x5000, READ, 0x123000);
+        assert_int_equal(guest_stats(g).stale_uses, 0);
+
+        map_5000(0x701000);
+        tables_map(g, &second, 0x701000, 0x124000, 1, SS_RW);
+        expect_address(g, 0x5000, READ, 0x123000);
+        assert_int_equal(guest_stats(g).stale_uses, checks);
+        assert_int_equal(guest_device(g, g->device).stale_uses, checks);
+        guest_flush_iova(g, 0x5000, 0);
+        expect_address(g, 0x5000, READ, 0x124000);
+        assert_int_equal(guest_stats(g).stale_uses, checks);
+
+        tables_map(g, &second, 0x701000, 0x124000, 1, 0);
+        expect_address(g, 0x5000, READ, 0x124000);
+        assert_int_equal(guest_stats(g).stale_uses, 2 * checks);
+        guest_flush(g);
+        expect_recorded(g, 0x5000, READ, 0, FAULT_SS_PERMISSION);
+
+        /* More may be allowed than was, without a word. */
+        tables_map(g, &second, 0x701000, 0x124000, 1, SS_R);
+        expect_address(g, 0x5000, READ, 0x124000);
+        tables_map(g, &second, 0x701000, 0x124000, 1, SS_RW);
+        expect_address(g, 0x5000, READ, 0x124000);
+        assert_int_equal(guest_stats(g).stale_uses, 2 * checks);
+    }
+}
+
 #define TEST(test) cmocka_unit_test_teardown(test, teardown)
 
 int main(void)
@@ -271,6 +353,8 @@ int main(void)
         TEST(results_in_the_interrupt_range),
         TEST(accessed_and_dirty_in_both),
         TEST(execution_through_both),
+        TEST(walks_are_counted),
+        TEST(the_oracle_sees_stale_uses),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

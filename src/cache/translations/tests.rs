@@ -1,4 +1,5 @@
 use super::*;
+use crate::translate::Permissions;
 
 fn leaf(address: u64, page_size: u64) -> Leaf {
     Leaf {

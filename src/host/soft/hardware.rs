@@ -18,7 +18,7 @@ use super::Twin;
 use super::domain::{Domain, Nested, Paging};
 use super::group::NO_PASID;
 use super::iommu::pasid_entry;
-use crate::cache::translations::{Tag, TranslationCache, agrees};
+use crate::cache::translations::{Tag, TranslationCache, contradicted};
 use crate::host::ioctl::Fd;
 use crate::host::{Errno, HwInfo};
 use crate::memory::pinned::PinRights;
@@ -371,8 +371,9 @@ impl Walker<'_> {
         if cacheable {
             let cached = self.cache.get(self.tag, address);
             if let Some(leaf) = cached.filter(|leaf| leaf.serves(access)) {
-                let stale = self.contradicted(address, access, &leaf.translation)
-                    && self.tag.unchanged_since(ticket);
+                let stale = contradicted(&leaf.translation, access, |look| {
+                    self.walk(address, look)
+                }) && self.tag.unchanged_since(ticket);
                 return Dma {
                     result: Ok(leaf.told(false)),
                     cache_hit: true,
@@ -392,23 +393,6 @@ impl Walker<'_> {
             cache_hit: false,
             stale: false,
             walks: 1,
-        }
-    }
-
-    /// The oracle: does a fresh walk contradict what was used?
-    fn contradicted(&self, address: u64, access: Access, used: &Translation) -> bool {
-        let needed = Permissions {
-            read: access.read,
-            write: access.write,
-            ..Permissions::ALL
-        };
-        let look = Access {
-            look: true,
-            ..access
-        };
-        match self.walk(address, look) {
-            Ok(fresh) => !agrees(used, &fresh.translation, needed),
-            Err(_) => true,
         }
     }
 
