@@ -45,7 +45,11 @@ impl Config {
         only("config->features", config.features, Features::DEFINED)?;
         let injections = NVTD_INJECT_DROP_INVALIDATIONS | NVTD_INJECT_REFUSE_ALLOC;
         only("config->inject", config.inject.into(), injections.into())?;
-        only("config->checks", config.checks.into(), NVTD_CHECK_CACHED_USES.into())?;
+        only(
+            "config->checks",
+            config.checks.into(),
+            NVTD_CHECK_CACHED_USES.into(),
+        )?;
         only("config->reserved", config.reserved.into(), 0)?;
         Ok(Self {
             host,

@@ -98,7 +98,9 @@ impl TableMemory for Walked<'_> {
 impl Drop for Walked<'_> {
     fn drop(&mut self) {
         let counters = &self.unit.counters;
-        counters.second_stage_walks.add(self.second_stage_walks.get());
+        counters
+            .second_stage_walks
+            .add(self.second_stage_walks.get());
         counters.table_reads.add(self.reads.get());
         counters.table_updates.add(self.updates.get());
     }

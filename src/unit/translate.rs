@@ -133,9 +133,7 @@ impl Unit {
             _ => None,
         };
         let result = match silicon {
-            Some((twin, file)) => {
-                self.translate_on_host(twin, file, &device, &request, access)
-            }
+            Some((twin, file)) => self.translate_on_host(twin, file, &device, &request, access),
             None => {
                 let source = Source {
                     device: handle,

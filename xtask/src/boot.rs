@@ -8,12 +8,13 @@ use std::process::{self, Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use crate::cache::{self, Cache};
 use crate::debian::Apt;
 use crate::guest::{self, Image};
 use crate::host;
+use crate::kernel::Release;
 use crate::outcome::{self, Device, Guest, Outcome, Unit, complaint};
 use crate::qemu;
 use crate::qmp::Qmp;
@@ -144,7 +145,9 @@ impl Lab {
         let apt = Apt::open(&self.cache, false)?;
         let make = match kernel {
             Kernel::Stock => guest::stock,
-            Kernel::Lab => guest::lab,
+            Kernel::Lab => |workspace: &_, cache: &_, apt: &_| {
+                guest::lab(workspace, cache, apt, &Release::Newest)
+            },
         };
         let image = make(&self.workspace, &self.cache, &apt)?;
         self.images.push((kernel, image.clone()));
@@ -238,7 +241,7 @@ pub fn boot(
     let mut step = Step::new(format!("guest ({})", scenario.name));
     let mut sums = Vec::new();
     for disk in DISKS {
-        let data = pseudo_random(disk.seed);
+        let data = pseudo_random(disk.seed, DISK_SIZE);
         let file = dir.path().join(disk.name);
         fs::write(&file, &data).context(file.display())?;
         sums.push(cache::sha256(&data)?);
@@ -390,11 +393,7 @@ impl Machine {
 
     fn unit(&mut self) -> Result<Unit> {
         const PATH: &str = "/machine/peripheral/vtd0";
-        let mut dump = |what| -> Result<String> {
-            let command = json!({ "command-line": format!("info nested-vtd {what}") });
-            let dump = self.qmp.execute("human-monitor-command", command)?;
-            Ok(dump.as_str().unwrap_or("").to_owned())
-        };
+        let mut dump = |what| self.qmp.human(&format!("info nested-vtd {what}"));
         let (tables, registers) = (dump("tables")?, dump("registers")?);
         let mut get = |property| self.qmp.get(PATH, property);
         let (stats, devices) = (get("stats")?, get("devices")?);
@@ -442,10 +441,10 @@ fn read_lossy(path: &Path) -> String {
 }
 
 /// A disk's data: xorshift64* from a seed.
-fn pseudo_random(seed: u64) -> Vec<u8> {
+pub fn pseudo_random(seed: u64, size: usize) -> Vec<u8> {
     let mut state = seed | 1 << 63;
-    let mut data = Vec::with_capacity(DISK_SIZE);
-    while data.len() < DISK_SIZE {
+    let mut data = Vec::with_capacity(size);
+    while data.len() < size {
         state ^= state >> 12;
         state ^= state << 25;
         state ^= state >> 27;

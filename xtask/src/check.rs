@@ -5,6 +5,7 @@ use std::fs;
 use crate::boot::{self, Lab, RunDir};
 use crate::cache::Cache;
 use crate::debian::Apt;
+use crate::kernel::Release;
 use crate::qemu::qtest;
 use crate::qemu::source::{self, Source};
 use crate::qemu::vfio;
@@ -171,7 +172,7 @@ fn with_qemu(tally: &mut Tally, workspace: &Workspace, cache: &Cache) {
         });
     }
     tally.check("lab kernel builds", |_| {
-        kernel::prepare(workspace, cache, false).map(drop)
+        kernel::prepare(workspace, cache, &Release::Newest, false).map(drop)
     });
     tally.check("vfio: a device passed on behind a second unit", |step| {
         vfio::run(step, workspace, cache)

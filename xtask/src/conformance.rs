@@ -13,6 +13,7 @@ use crate::cache::{self, Cache};
 use crate::debian::Apt;
 use crate::guest;
 use crate::host;
+use crate::kernel::Release;
 use crate::qemu;
 use crate::ui::{self, Context, Error, Result, Step, fail, tail};
 use crate::workspace::Workspace;
@@ -52,7 +53,11 @@ pub fn of_kernel(step: &mut Step, workspace: &Workspace, cache: &Cache) -> Resul
         let apt = Apt::open(cache, false)?;
         let program = qemu::build(workspace, cache, &apt)?;
         let firmware = qemu::firmware(cache, &apt)?;
-        (program, firmware, guest::lab(workspace, cache, &apt)?)
+        (
+            program,
+            firmware,
+            guest::lab(workspace, cache, &apt, &Release::Newest)?,
+        )
     };
     let dir = cache.path(format!("run/{}-conformance", process::id()));
     cache::build_dir(&dir, |dir| {
@@ -76,7 +81,7 @@ pub fn of_kernel(step: &mut Step, workspace: &Workspace, cache: &Cache) -> Resul
 }
 
 /// The program without the twin, for a guest that has no libraries.
-fn build_for_guest(workspace: &Workspace, to: &Path) -> Result<()> {
+pub fn build_for_guest(workspace: &Workspace, to: &Path) -> Result<()> {
     let sources = cache::list(&workspace.path("tests/c/conformance"))?;
     let mut gcc = Command::new("gcc");
     gcc.args(["-std=c11", "-D_DEFAULT_SOURCE", "-DNO_TWIN", "-static"]);
@@ -150,6 +155,58 @@ fn boot_once(
 
 fn ended(said: &str) -> bool {
     said.ends_with('\n') && said.lines().any(|line| line.starts_with("exit "))
+}
+
+/// What came of a run in which nothing failed.
+pub struct Tally {
+    pub passed: usize,
+    /// Rules that were not shown, and why.
+    pub skipped: Vec<(String, String)>,
+}
+
+/// Judges a run with one kind of unit: no rule fails, and with the kernel that the table is about (`newest`) none
+/// passes that the table does not have.
+pub fn judge_one(said: &str, workspace: &Workspace, newest: bool) -> Result<Tally> {
+    let mut seen = Seen::default();
+    seen.add(said)?;
+    if !ended_well(said) {
+        return fail(format!("it did not come to its end:\n{said}"));
+    }
+    if newest {
+        let file = workspace.path(TABLE);
+        let text = fs::read_to_string(&file).context(file.display())?;
+        let (_, differences) = compare(&text, KERNEL, &seen.rules);
+        let new: Vec<_> = differences
+            .into_iter()
+            .filter(|difference| !difference.ends_with(&format!("seen: {NOT_SHOWN:?}")))
+            .collect();
+        if !new.is_empty() {
+            return fail(new.join("\n"));
+        }
+    }
+    let reason = |line: &str| {
+        let why = line.rsplit_once('[').map_or("", |(_, why)| why);
+        why.trim_end_matches(']').to_owned()
+    };
+    let skipped: Vec<_> = said
+        .lines()
+        .filter_map(|line| {
+            let mut words = line.split_whitespace();
+            (words.next() == Some("skipped"))
+                .then(|| Some((words.next()?.to_owned(), reason(line))))
+                .flatten()
+        })
+        .collect();
+    Ok(Tally {
+        passed: seen.rules.values().filter(|passed| **passed).count(),
+        skipped,
+    })
+}
+
+/// Is the last line the program's own count?
+fn ended_well(said: &str) -> bool {
+    let last = said.trim_end().lines().last().unwrap_or("");
+    last.contains(" passed") && last.contains(" 0 failed")
 }
 
 /// Verdicts of one run or several.

@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 
 use crate::cache::{self, Cache};
 use crate::debian::{self, Apt, BACKPORTS, STABLE};
-use crate::kernel;
+use crate::kernel::{self, Release};
 use crate::ui::{Context, Result, Step, fail, output};
 use crate::workspace::Workspace;
 
@@ -24,8 +24,8 @@ pub struct Image {
 }
 
 /// Makes the guest with the lab kernel, or takes it from the cache.
-pub fn lab(workspace: &Workspace, cache: &Cache, apt: &Apt) -> Result<Image> {
-    let dir = kernel::build(workspace, cache, apt)?;
+pub fn lab(workspace: &Workspace, cache: &Cache, apt: &Apt, release: &Release) -> Result<Image> {
+    let dir = kernel::build(workspace, cache, apt, release)?;
     let mut step = Step::new("guest: the lab kernel");
     let initrd = initrd(&mut step, workspace, apt, &dir)?;
     step.done("");
@@ -192,7 +192,7 @@ fn initrd(step: &mut Step, workspace: &Workspace, apt: &Apt, dir: &Path) -> Resu
         let is = |file: &&PathBuf| file.extension().and_then(OsStr::to_str) == extension;
         files.iter().filter(is).collect()
     };
-    let (scripts, programs) = (of(None), of(Some("c")));
+    let (scripts, programs, headers) = (of(None), of(Some("c")), of(Some("h")));
     let busybox = apt
         .debs(step, &[format!("busybox-static/{STABLE}")])?
         .remove(0);
@@ -203,7 +203,7 @@ fn initrd(step: &mut Step, workspace: &Workspace, apt: &Apt, dir: &Path) -> Resu
             .to_vec()
     };
     let mut parts = vec![name(&busybox)];
-    for file in scripts.iter().chain(&programs) {
+    for file in scripts.iter().chain(&programs).chain(&headers) {
         parts.push(name(file));
         parts.push(fs::read(file).context(file.display())?);
     }

@@ -1,5 +1,5 @@
-//! The lab kernel: Debian's newest kernel source built with the few options of
-//! `tests/guest/lab-kernel.config`. Debian's own kernels have no iommufd.
+//! The lab kernel: a kernel source of Debian's, its newest or one by number, built with the few options
+//! of `tests/guest/lab-kernel.config`. Debian's own kernels have no iommufd.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,14 +7,15 @@ use std::process::{Command, Stdio};
 use std::thread;
 
 use crate::cache::{self, Cache};
-use crate::debian::{self, Apt, BACKPORTS};
+use crate::debian::{self, Apt, BACKPORTS, STABLE};
 use crate::host;
 use crate::ui::{self, Context, Error, Result, Step, fail};
 use crate::workspace::Workspace;
 
 pub const USAGE: &str = "\
-usage: cargo xtask kernel [--update]
-  --update   look for newer Debian packages first";
+usage: cargo xtask kernel [--release N] [--update]
+  --release N  Linux N of Debian's, 6.12 for one, not its newest
+  --update     look for newer Debian packages first";
 
 /// The options that are on, in Kconfig's format.
 const OPTIONS: &str = "tests/guest/lab-kernel.config";
@@ -25,32 +26,122 @@ const SOURCE: &str = "linux-source";
 /// About how many lines make writes in a whole build. Only the percentage comes from it.
 const LINES: u64 = 1900;
 
+/// Which kernel.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Release {
+    /// Debian's newest source.
+    Newest,
+    /// By its number, as in `6.12`.
+    Named(String),
+}
+
+impl Release {
+    /// Of `6.12`.
+    pub fn parse(text: &str) -> Result<Self> {
+        let digits = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
+        match text.split_once('.') {
+            Some((major, minor)) if digits(major) && digits(minor) => {
+                Ok(Self::Named(text.to_owned()))
+            }
+            _ => fail(format!("{text} is no release of Linux"))
+                .map_err(|e: Error| e.next("name it like 6.12")),
+        }
+    }
+}
+
 /// `cargo xtask kernel`.
 pub fn run_command(args: &[String]) -> Result<()> {
-    let update = match args {
-        [] => false,
-        [arg] if arg == "--update" => true,
-        _ => return Err(Error::new(format!("unknown options: {}", args.join(" "))).next(USAGE)),
-    };
-    let dir = prepare(&Workspace::new(), &Cache::open()?, update)?;
+    let (mut update, mut release) = (false, Release::Newest);
+    let mut args = args.iter();
+    while let Some(arg) = args.next() {
+        match (arg.as_str(), args.as_slice()) {
+            ("--update", _) => update = true,
+            ("--release", [number, ..]) => {
+                release = Release::parse(number)?;
+                args.next();
+            }
+            _ => return Err(Error::new(format!("unknown option {arg}")).next(USAGE)),
+        }
+    }
+    let dir = prepare(&Workspace::new(), &Cache::open()?, &release, update)?;
     println!("{}", dir.display());
     Ok(())
 }
 
 /// Builds the kernel with all that this needs.
-pub fn prepare(workspace: &Workspace, cache: &Cache, update: bool) -> Result<PathBuf> {
+pub fn prepare(
+    workspace: &Workspace,
+    cache: &Cache,
+    release: &Release,
+    update: bool,
+) -> Result<PathBuf> {
     let _lock = cache.lock()?;
     host::require(cache, &[host::UNPACK])?;
     let apt = Apt::open(cache, update)?;
-    build(workspace, cache, &apt)
+    build(workspace, cache, &apt, release)
+}
+
+/// The package with a kernel's source, as `name=version`.
+struct Source {
+    name: String,
+    version: String,
+}
+
+impl Source {
+    fn find(step: &mut Step, apt: &Apt, release: &Release) -> Result<Self> {
+        match release {
+            Release::Newest => {
+                let meta = apt.debs(step, &[format!("{SOURCE}/{BACKPORTS}")])?;
+                let package = debian::depends(&meta[0])?
+                    .into_iter()
+                    .find(|(name, _)| name.starts_with(SOURCE));
+                match package {
+                    Some((name, Some(version))) => Ok(Self { name, version }),
+                    _ => fail(format!("{} depends on no source", meta[0].display())),
+                }
+            }
+            Release::Named(number) => {
+                let name = format!("{SOURCE}-{number}");
+                let suite = [STABLE, BACKPORTS]
+                    .into_iter()
+                    .find(|suite| apt.has(&format!("{name}/{suite}")));
+                let Some(suite) = suite else {
+                    return fail(format!("Debian has no package {name}"));
+                };
+                let deb = apt.debs(step, &[format!("{name}/{suite}")])?.remove(0);
+                let version = debian::field(&deb, "Version")?;
+                Ok(Self { name, version })
+            }
+        }
+    }
+
+    /// Unpacks it into the new directory `tree`.
+    fn unpack(&self, step: &mut Step, apt: &Apt, tree: &Path) -> Result<()> {
+        let Self { name, version } = self;
+        let deb = apt.debs(step, &[format!("{name}={version}")])?.remove(0);
+        step.update("unpacking the source");
+        cache::build_dir(tree, |dir| {
+            debian::unpack(&deb, dir)?;
+            let archive = dir.join("usr/src").join(format!("{name}.tar.xz"));
+            let mut tar = Command::new("tar");
+            tar.args(["--extract", "--xz", "--strip-components=1", "--file"]);
+            ui::output(tar.arg(&archive).arg("--directory").arg(dir))?;
+            cache::remove(&dir.join("usr/src"))
+        })
+    }
 }
 
 /// Builds the kernel, or takes it from the cache. The directory returned has `vmlinuz`, `modules/order`
 /// with nothing to load, and `release`.
-pub fn build(workspace: &Workspace, cache: &Cache, apt: &Apt) -> Result<PathBuf> {
-    let mut step = Step::new("lab kernel (a first build takes about 8 minutes on 2 cores)");
-    let meta = apt.debs(&mut step, &[format!("{SOURCE}/{BACKPORTS}")])?;
-    let version = debian::field(&meta[0], "Version")?;
+pub fn build(
+    workspace: &Workspace,
+    cache: &Cache,
+    apt: &Apt,
+    release: &Release,
+) -> Result<PathBuf> {
+    let mut step = Step::new("lab kernel (a first build takes 4 to 14 minutes on 2 cores)");
+    let source = Source::find(&mut step, apt, release)?;
+    let version = &source.version;
     let file = workspace.path(OPTIONS);
     let options = fs::read_to_string(&file).context(file.display())?;
     let key = cache::key(&[options.as_bytes()])?;
@@ -58,10 +149,10 @@ pub fn build(workspace: &Workspace, cache: &Cache, apt: &Apt) -> Result<PathBuf>
     if !dir.is_dir() {
         host::require(cache, &[host::UNPACK, host::KERNEL])?;
         let log = cache.log("kernel-build");
-        let tree = cache.path("kernel-build").join(&version);
+        let tree = cache.path("kernel-build").join(version);
         if !tree.is_dir() {
             cache::remove(&cache.path("kernel-build"))?;
-            unpack(&mut step, apt, &meta[0], &tree)?;
+            source.unpack(&mut step, apt, &tree)?;
         }
         configure(&mut step, &log, &tree, &file, &options)?;
         let jobs = thread::available_parallelism().map_or(1, usize::from);
@@ -70,31 +161,11 @@ pub fn build(workspace: &Workspace, cache: &Cache, apt: &Apt) -> Result<PathBuf>
         ui::run_counted(&mut step, &log, &mut make, LINES)?;
         cache::build_dir(&dir, |dir| install(&tree, dir))?;
         cache::remove(&cache.path("kernel-build"))?;
-        cache::prune(&cache.path("kernel"), 2)?;
+        cache::prune(&cache.path("kernel"), 4)?;
     }
     let release = fs::read_to_string(dir.join("release")).context("release")?;
     step.done(release.trim());
     Ok(dir)
-}
-
-/// Unpacks the source that the metapackage names into the new directory `tree`.
-fn unpack(step: &mut Step, apt: &Apt, meta: &Path, tree: &Path) -> Result<()> {
-    let package = debian::depends(meta)?
-        .into_iter()
-        .find(|(name, _)| name.starts_with(SOURCE));
-    let Some((name, Some(version))) = package else {
-        return fail(format!("{} depends on no source", meta.display()));
-    };
-    let deb = apt.debs(step, &[format!("{name}={version}")])?.remove(0);
-    step.update("unpacking the source");
-    cache::build_dir(tree, |dir| {
-        debian::unpack(&deb, dir)?;
-        let archive = dir.join("usr/src").join(format!("{name}.tar.xz"));
-        let mut tar = Command::new("tar");
-        tar.args(["--extract", "--xz", "--strip-components=1", "--file"]);
-        ui::output(tar.arg(&archive).arg("--directory").arg(dir))?;
-        cache::remove(&dir.join("usr/src"))
-    })
 }
 
 /// Everything off but `options` and what they select; an option that did not come true is an error.
@@ -150,6 +221,17 @@ fn make(tree: &Path) -> Command {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn releases_are_numbers() {
+        assert_eq!(
+            Release::parse("6.12").unwrap(),
+            Release::Named("6.12".to_owned())
+        );
+        for wrong in ["6", "6.", "6.12-rc1", "newest", ""] {
+            assert!(Release::parse(wrong).is_err(), "{wrong}");
+        }
+    }
 
     #[test]
     fn options_that_did_not_come_true_are_named() {

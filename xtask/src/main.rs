@@ -13,6 +13,7 @@ mod guest;
 mod header;
 mod host;
 mod kernel;
+mod lab;
 mod outcome;
 mod qemu;
 mod qmp;
@@ -33,6 +34,7 @@ usage: cargo xtask COMMAND [OPTION...]
   demo     boot a stock guest behind the unit and report what became of its tables
   check    run every test there is
   boot     run one of the guest tests
+  lab      a Linux host on the unit, and a guest of that host behind the unit again
   coverage say which lines no test runs
   qemu     build the patched QEMU; edit and refresh its patches
   kernel   build the lab kernel
@@ -67,6 +69,7 @@ fn dispatch(args: &[String]) -> Result<()> {
         "demo" => demo::run(args),
         "check" => check::run(args),
         "boot" => boot::run_command(args),
+        "lab" => lab::run_command(args),
         "coverage" => coverage::run(args),
         "qemu" => qemu::run_command(args),
         "kernel" => kernel::run_command(args),
@@ -86,6 +89,7 @@ fn usage(command: &str) -> &'static str {
         "demo" => demo::USAGE,
         "check" => check::USAGE,
         "boot" => boot::USAGE,
+        "lab" => lab::USAGE,
         "coverage" => coverage::USAGE,
         "qemu" => qemu::USAGE,
         "kernel" => kernel::USAGE,

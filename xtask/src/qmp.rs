@@ -1,7 +1,6 @@
-//! A client of QEMU's machine protocol, over the emulator's stdin and stdout.
+//! A client of QEMU's machine protocol.
 
-use std::io::{BufRead, BufReader, Write};
-use std::process::{ChildStdin, ChildStdout};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::Duration;
@@ -14,13 +13,14 @@ use crate::ui::{Context, Error, Result, fail};
 const PATIENCE: Duration = Duration::from_secs(20);
 
 pub struct Qmp {
-    to: ChildStdin,
+    to: Box<dyn Write + Send>,
     from: Receiver<Value>,
 }
 
 impl Qmp {
-    /// Takes over the two ends of an emulator started with `-qmp stdio`.
-    pub fn new(stdin: ChildStdin, stdout: ChildStdout) -> Self {
+    /// Takes over the two ends of a monitor: stdin and stdout of an emulator that was started with
+    /// `-qmp stdio`, or a socket.
+    pub fn new(stdin: impl Write + Send + 'static, stdout: impl Read + Send + 'static) -> Self {
         let (sender, from) = mpsc::channel();
         thread::spawn(move || {
             for line in BufReader::new(stdout)
@@ -34,7 +34,10 @@ impl Qmp {
                 }
             }
         });
-        Self { to: stdin, from }
+        Self {
+            to: Box::new(stdin),
+            from,
+        }
     }
 
     /// Waits for the greeting and enters command mode.
@@ -59,6 +62,12 @@ impl Qmp {
             }
             // Anything else is an event.
         }
+    }
+
+    /// What a command of the human monitor prints.
+    pub fn human(&mut self, line: &str) -> Result<String> {
+        let said = self.execute("human-monitor-command", json!({ "command-line": line }))?;
+        Ok(said.as_str().unwrap_or("").to_owned())
     }
 
     /// A property of the object at `path`.

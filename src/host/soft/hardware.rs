@@ -371,9 +371,9 @@ impl Walker<'_> {
         if cacheable {
             let cached = self.cache.get(self.tag, address);
             if let Some(leaf) = cached.filter(|leaf| leaf.serves(access)) {
-                let stale = contradicted(&leaf.translation, access, |look| {
-                    self.walk(address, look)
-                }) && self.tag.unchanged_since(ticket);
+                let stale =
+                    contradicted(&leaf.translation, access, |look| self.walk(address, look))
+                        && self.tag.unchanged_since(ticket);
                 return Dma {
                     result: Ok(leaf.told(false)),
                     cache_hit: true,

@@ -12,6 +12,7 @@ use crate::cache::{self, Cache};
 use crate::debian::Apt;
 use crate::guest;
 use crate::host;
+use crate::kernel::Release;
 use crate::ui::{self, Context, Error, Result, Step, fail, tail};
 use crate::workspace::Workspace;
 
@@ -57,7 +58,11 @@ pub fn run(step: &mut Step, workspace: &Workspace, cache: &Cache) -> Result<()> 
         let apt = Apt::open(cache, false)?;
         let program = build(workspace, cache, &apt)?;
         let firmware = firmware(cache, &apt)?;
-        (program, firmware, guest::lab(workspace, cache, &apt)?)
+        (
+            program,
+            firmware,
+            guest::lab(workspace, cache, &apt, &Release::Newest)?,
+        )
     };
     let dir = cache.path(format!("run/{}-vfio", process::id()));
     cache::build_dir(&dir, |dir| {
@@ -71,7 +76,7 @@ pub fn run(step: &mut Step, workspace: &Workspace, cache: &Cache) -> Result<()> 
 }
 
 /// Fills `dir` with the emulator and all that it loads.
-fn emulator(dir: &Path, program: &Path, firmware: &Path) -> Result<()> {
+pub fn emulator(dir: &Path, program: &Path, firmware: &Path) -> Result<()> {
     fs::create_dir_all(dir).context(dir.display())?;
     ui::output(
         Command::new("strip")

@@ -1,0 +1,262 @@
+//! L0: the emulator whose unit is the lab's hardware, with L1 in it, and the ways to talk to both and to
+//! L2, a guest of L1's.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::{Map, Value, json};
+
+use super::agent::Agent;
+use crate::qmp::Qmp;
+use crate::ui::{Context, Error, Result, Step, fail, indent, tail};
+
+/// L0's unit: all that a host of nested guests can use. As of hardware, there is no caching mode.
+pub const HARDWARE: &str = "nest=on,caching-mode=off,slads=on,pasid-bits=8,x-oracle=on";
+
+/// Devices of L1, by address: three for the conformance program, of which two share a group; a disk
+/// and a network card for L2; and two that do what they are told, one of them for L2.
+pub const SIBLINGS: [&str; 3] = ["00:04.0", "00:04.1", "00:05.0"];
+pub const DISK: &str = "00:06.0";
+pub const NET: &str = "00:07.0";
+pub const THIRD: &str = "00:08.0";
+pub const OTHER: &str = "00:09.0";
+
+/// The same devices in L2.
+pub const DISK_IN_L2: &str = "00:05.0";
+pub const NET_IN_L2: &str = "01:00.0";
+pub const THIRD_IN_L2: &str = "00:07.0";
+
+const UNIT: &str = "/machine/peripheral/vtd0";
+
+/// For a guest to come up.
+const BOOT: Duration = Duration::from_secs(90);
+
+/// What is booted: an emulator, firmware and L1's kernel, and a directory with its `initrd`, the
+/// `payload` of its first disk, and the `disk` that L2 gets.
+pub struct Files {
+    pub qemu: PathBuf,
+    pub firmware: PathBuf,
+    pub kernel: PathBuf,
+    pub dir: PathBuf,
+}
+
+/// A unit's counters.
+pub struct Counters(Map<String, Value>);
+
+impl Counters {
+    /// Of the emulator with this monitor.
+    pub fn read(monitor: &mut Qmp) -> Result<Self> {
+        match monitor.get(UNIT, "stats")? {
+            Value::Object(counters) => Ok(Self(counters)),
+            _ => fail("the unit's counters have an unexpected type"),
+        }
+    }
+
+    pub fn get(&self, name: &str) -> u64 {
+        self.0.get(name).and_then(Value::as_u64).unwrap_or(0)
+    }
+
+    /// Descriptors of this type.
+    pub fn descriptors(&self, kind: usize) -> u64 {
+        self.0["descriptors-by-type"][kind].as_u64().unwrap_or(0)
+    }
+
+    pub fn since(&self, earlier: &Self, name: &str) -> u64 {
+        self.get(name).wrapping_sub(earlier.get(name))
+    }
+}
+
+pub struct Machine {
+    child: Child,
+    pub l0: Qmp,
+    pub l1: Agent,
+    pub l2: Agent,
+    /// Of L2's emulator, whichever is running.
+    pub monitor: Qmp,
+    /// DMA requests that are to be refused so far.
+    pub refused: u64,
+}
+
+impl Machine {
+    /// Starts L0 with a unit like this and with these options, and waits for L1.
+    pub fn start(step: &mut Step, files: &Files, unit: &str, options: &str) -> Result<Self> {
+        let dir = &files.dir;
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL"]).arg(&files.qemu);
+        command.arg("-L").arg(&files.firmware);
+        command.arg("-kernel").arg(&files.kernel);
+        let mut words = |text: &str| {
+            command.args(text.split_whitespace());
+        };
+        words(
+            "-nodefaults -display none -no-reboot -qmp stdio -serial file:console -initrd initrd",
+        );
+        // The processor's help for guests is AMD's: that is what the emulator can emulate.
+        words("-machine q35 -accel tcg,thread=multi -cpu EPYC -smp 2 -m 4096");
+        words(options);
+        words(&format!("-device nested-vtd,id=vtd0,{unit}"));
+        words("-drive if=none,id=payload,format=raw,file=payload,read-only=on");
+        words("-device virtio-blk-pci,addr=2,drive=payload,iommu_platform=on,disable-legacy=on");
+        words("-device virtio-serial-pci,addr=3,iommu_platform=on,disable-legacy=on");
+        for port in ["agent", "l2-agent", "l2-monitor"] {
+            words(&format!(
+                "-chardev socket,id={port},path={port},server=on,wait=off \
+                 -device virtserialport,chardev={port},name={port}"
+            ));
+        }
+        words("-device edu,addr=4.0,multifunction=on,dma_mask=0xffffffff");
+        words("-device edu,addr=4.1,dma_mask=0xffffffff -device edu,addr=5,dma_mask=0xffffffff");
+        words(
+            "-drive if=none,id=disk,format=raw,file=disk -device nvme,addr=6,serial=lab,drive=disk",
+        );
+        words("-netdev user,id=user -device igb,addr=7,netdev=user,romfile=");
+        words("-device pasid-testdev,addr=8 -device pasid-testdev,addr=9");
+        command.args([
+            "-append",
+            "console=ttyS0 panic=-1 quiet no_timer_check intel_iommu=on,sm_on hugepages=64 rdinit=/lab",
+        ]);
+        for port in ["agent", "l2-agent", "l2-monitor"] {
+            crate::cache::remove(&dir.join(port))?;
+        }
+        let log = dir.join("qemu.log");
+        let errors = fs::File::create(&log).context(log.display())?;
+        let mut child = command
+            .current_dir(dir)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(errors)
+            .spawn()
+            .context("cannot start setpriv (package util-linux)")?;
+        match Self::connect(step, &mut child, dir) {
+            Ok((l0, l1, l2, monitor)) => Ok(Self {
+                child,
+                l0,
+                l1,
+                l2,
+                monitor,
+                refused: 0,
+            }),
+            Err(e) => {
+                child.kill().ok();
+                child.wait().ok();
+                Err(explain(&e, dir))
+            }
+        }
+    }
+
+    fn connect(step: &mut Step, child: &mut Child, dir: &Path) -> Result<(Qmp, Agent, Agent, Qmp)> {
+        let (Some(stdin), Some(stdout)) = (child.stdin.take(), child.stdout.take()) else {
+            return fail("QEMU has no stdin or stdout");
+        };
+        let mut l0 = Qmp::new(stdin, stdout);
+        l0.begin()?;
+        let mut l1 = Agent::connect("L1", &dir.join("agent"))?;
+        let l2 = Agent::connect("L2", &dir.join("l2-agent"))?;
+        let path = dir.join("l2-monitor");
+        let socket = std::os::unix::net::UnixStream::connect(&path).context(path.display())?;
+        let monitor = Qmp::new(socket.try_clone().context(path.display())?, socket);
+        l1.ready(step, BOOT)?;
+        Ok((l0, l1, l2, monitor))
+    }
+
+    /// The counters of L0's unit, and of L2's.
+    pub fn counters(&mut self) -> Result<Counters> {
+        Counters::read(&mut self.l0)
+    }
+
+    pub fn counters_of_l2(&mut self) -> Result<Counters> {
+        Counters::read(&mut self.monitor)
+    }
+
+    /// Starts L2 with these properties of its unit; it stays before its first instruction.
+    pub fn start_l2(&mut self, step: &mut Step, unit: &str) -> Result<()> {
+        let give = format!("give {DISK} {NET} {THIRD}");
+        self.l1.run(step, &give)?;
+        self.l2.forget()?;
+        let device = |id: &str, host: &str, place: &str| {
+            format!("-device vfio-pci,id={id},host=0000:{host},iommufd=iommufd0,{place}")
+        };
+        let command = format!(
+            "l2 host=iommufd,{unit} 'iommu.strict=1 hugepages=2' -S {} \
+             -device pcie-root-port,id=plug,addr=6,chassis=1 {} {} & l2=$!",
+            device("disk", DISK, "addr=5"),
+            device("net", NET, "bus=plug,rombar=0"),
+            device("third", THIRD, "addr=7"),
+        );
+        self.l1.run(step, &command)?;
+        self.monitor.begin().map_err(|e| self.explain_l2(step, &e))
+    }
+
+    /// Lets L2 run, and waits for it.
+    pub fn boot_l2(&mut self, step: &mut Step) -> Result<()> {
+        self.monitor.execute("cont", json!({}))?;
+        self.wait_for_l2(step)
+    }
+
+    pub fn wait_for_l2(&mut self, step: &mut Step) -> Result<()> {
+        self.l2
+            .ready(step, BOOT)
+            .map_err(|e| self.explain_l2(step, &e))
+    }
+
+    /// Ends L2's emulator.
+    pub fn stop_l2(&mut self, step: &mut Step) -> Result<()> {
+        self.monitor.execute("quit", json!({})).ok();
+        let wait = "for n in $(seq 100); do kill -0 $l2 2>/dev/null || break; usleep 100000; done; \
+                    kill -9 $l2 2>/dev/null; wait $l2; true";
+        self.l1.run(step, wait).map(drop)
+    }
+
+    /// The error with what L2's emulator and console have said last.
+    pub fn explain_l2(&mut self, step: &mut Step, e: &Error) -> Error {
+        let said = self
+            .l1
+            .run(step, "tail -n 5 /tmp/emulator; tail -n 12 /tmp/l2; true");
+        Error::new(format!(
+            "{e}\nL2 and its emulator:\n{}",
+            indent(&said.unwrap_or_else(|e| e.to_string()))
+        ))
+    }
+
+    /// The emulator's process, for looking at what memory it takes.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Waits until `done` says so.
+    pub fn until(
+        &mut self,
+        step: &mut Step,
+        what: &str,
+        limit: Duration,
+        mut done: impl FnMut(&mut Self, &mut Step) -> Result<bool>,
+    ) -> Result<()> {
+        let start = Instant::now();
+        while !done(self, step)? {
+            if start.elapsed() > limit {
+                return fail(format!("{what} has not come true in {} s", limit.as_secs()));
+            }
+            step.update(what);
+            thread::sleep(Duration::from_millis(100));
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+fn explain(e: &Error, dir: &Path) -> Error {
+    Error::new(format!(
+        "{e}\nL1's console:\n{}\nits emulator:\n{}",
+        indent(&tail(&dir.join("console"), 0, 12)),
+        indent(&tail(&dir.join("qemu.log"), 0, 5))
+    ))
+}
