@@ -1,6 +1,6 @@
 /*
- * A device of QEMU's type `pasid-testdev` that vfio-pci holds copies within a huge page, each time the page
- * is mapped anew: what the IOMMU knows of the page's addresses is known for none of them yet.
+ * A device of QEMU's type `pasid-testdev` that vfio-pci holds copies within the first 4 KiB of a huge page,
+ * each time the page is mapped anew: what the IOMMU knows of the page's addresses is known for none of them yet.
  *
  *   reach PCI-ADDRESS /dev/vfio/devices/vfioN
  *
@@ -43,13 +43,13 @@ int main(int argc, char **argv)
         while (access(go, F_OK))
             usleep(50000);
         map(ioas, VIRTUAL(n), page, SIZE);
-        memset(page, (int)n, PAGE);
-        memset(page + PAGE, 0xee, PAGE);
+        memset(page, (int)n, 4);
+        memset(page + 4, 0xee, 4);
         uint64_t before = edu_read(EDU_REFUSED);
         /* Of a size that is one request. */
         need(edu_move(VIRTUAL(n), EDU_BUFFER, 4, 0) == 0 &&
-             edu_move(EDU_BUFFER, VIRTUAL(n) + PAGE, 4, EDU_TO_RAM) == 0, "the device did not end");
-        int copied = memcmp(page, page + PAGE, 4) == 0;
+             edu_move(EDU_BUFFER, VIRTUAL(n) + 4, 4, EDU_TO_RAM) == 0, "the device did not end");
+        int copied = memcmp(page, page + 4, 4) == 0;
         say("try %u %s", n, edu_read(EDU_REFUSED) != before ? "refused" : copied ? "ok" : "wrong");
         unmap(ioas, VIRTUAL(n), SIZE);
     }

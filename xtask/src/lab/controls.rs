@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::guest::READ;
+use super::guest::{READ, step_of};
 use super::host::{fact, numbers};
 use super::machine::{DISK, Machine, THIRD, THIRD_IN_L2};
 use super::report::{Report, Seen};
@@ -15,54 +15,59 @@ const TRY: Duration = Duration::from_secs(20);
 
 /// The second stage's entry of a page of L2's is taken away and given back, behind the kernel's back.
 pub fn second_stage_page(report: &mut Report, machine: &mut Machine) -> Result<()> {
-    report.step("control.second-stage-page", |step| {
-        let command = format!(
-            "give {THIRD_IN_L2}; rm -f /tmp/reach*; \
+    step_of(
+        report,
+        machine,
+        "control.second-stage-page",
+        |machine, step| {
+            let command = format!(
+                "give {THIRD_IN_L2}; rm -f /tmp/reach*; \
              reach 0000:{THIRD_IN_L2} $(vfio {THIRD_IN_L2}) >/tmp/reached 2>&1 &"
-        );
-        machine.l2.run(step, &command)?;
-        let mut page = 0;
-        machine.until(step, "reach has a page", TRY, |machine, step| {
-            let said = machine.l2.run(step, "cat /tmp/reached")?;
-            page = numbers(&said, "page").map_or(0, |numbers| numbers[0]);
-            Ok(page != 0)
-        })?;
-        attempt(machine, step, 1, "ok")?;
+            );
+            machine.l2.run(step, &command)?;
+            let mut page = 0;
+            machine.until(step, "reach has a page", TRY, |machine, step| {
+                let said = machine.l2.run(step, "cat /tmp/reached")?;
+                page = numbers(&said, "page").map_or(0, |numbers| numbers[0]);
+                Ok(page != 0)
+            })?;
+            attempt(machine, step, 1, "ok")?;
 
-        machine.l1.run(step, "dmesg -c >/dev/null")?;
-        let faults = machine.counters()?.get("faults");
-        let take = format!("second_stage {THIRD} {page:#x}");
-        let taken = machine.l1.run(step, &take)?;
-        attempt(machine, step, 2, "refused")?;
-        let refused = machine.counters()?.get("faults") - faults;
-        machine.refused += refused;
-        let told = machine
-            .l1
-            .run(step, "dmesg | grep 'DMAR.*fault reason'; true")?;
-        machine
-            .l1
-            .run(step, &format!("{take} {}", fact(&taken, "was")?))?;
-        if refused != 2 || !told.contains(SECOND_STAGE_DENIES) || !told.contains(THIRD) {
-            return fail(format!(
-                "L0 counted {refused} faults, not 2; L1 was to hear of {THIRD}, \
+            machine.l1.run(step, "dmesg -c >/dev/null")?;
+            let faults = machine.counters()?.get("faults");
+            let take = format!("second_stage {THIRD} {page:#x}");
+            let taken = machine.l1.run(step, &take)?;
+            attempt(machine, step, 2, "refused")?;
+            let refused = machine.counters()?.get("faults") - faults;
+            machine.refused += refused;
+            let told = machine
+                .l1
+                .run(step, "dmesg | grep 'DMAR.*fault reason'; true")?;
+            machine
+                .l1
+                .run(step, &format!("{take} {}", fact(&taken, "was")?))?;
+            if refused != 2 || !told.contains(SECOND_STAGE_DENIES) || !told.contains(THIRD) {
+                return fail(format!(
+                    "L0 counted {refused} faults, not 2; L1 was to hear of {THIRD}, \
                  {SECOND_STAGE_DENIES}: {told}"
-            ));
-        }
+                ));
+            }
 
-        attempt(machine, step, 3, "ok")?;
-        let alive = machine.l2.run(
-            step,
-            "uname -n && disk read /dev/nvme0n1 0 1048576 1 | wc -c",
-        )?;
-        if !alive.ends_with("1048576") {
-            return fail(format!("L2 is not what it was: {alive}"));
-        }
-        let told = told.lines().next().unwrap_or("").trim();
-        Ok(Seen::new(format!(
-            "2 DMAs refused, L2 goes on, DMA right when the page is back\nL1 was told: {told}"
-        ))
-        .with("faults", refused))
-    })
+            attempt(machine, step, 3, "ok")?;
+            let alive = machine.l2.run(
+                step,
+                "uname -n && disk read /dev/nvme0n1 0 1048576 1 | wc -c",
+            )?;
+            if !alive.ends_with("1048576") {
+                return fail(format!("L2 is not what it was: {alive}"));
+            }
+            let told = told.lines().next().unwrap_or("").trim();
+            Ok(Seen::new(format!(
+                "2 DMAs refused, L2 goes on, DMA right when the page is back\nL1 was told: {told}"
+            ))
+            .with("faults", refused))
+        },
+    )
 }
 
 /// A try of `reach` in L2.

@@ -29,24 +29,34 @@ pub struct Guest<'a> {
 impl Guest<'_> {
     /// From its start to where it has used its devices.
     pub fn first_steps(&self, report: &mut Report, machine: &mut Machine) -> Result<()> {
-        report.step("l1.second-stage-before", |step| {
-            machine.start_l2(step, self.unit)?;
-            attached(machine, step, SECOND_STAGE)?;
-            Ok(Seen::new(
-                "L2 has not begun: its three devices are on the parent, PGTT 2",
-            ))
-        })?;
-        report.step("l2.boot", |step| {
+        step_of(
+            report,
+            machine,
+            "l1.second-stage-before",
+            |machine, step| {
+                machine.start_l2(step, self.unit)?;
+                attached(machine, step, SECOND_STAGE)?;
+                Ok(Seen::new(
+                    "L2 has not begun: its three devices are on the parent, PGTT 2",
+                ))
+            },
+        )?;
+        step_of(report, machine, "l2.boot", |machine, step| {
             machine.boot_l2(step)?;
             domains(machine, step)
         })?;
-        report.step("l1.nested-while-l2-runs", |step| {
-            attached(machine, step, NESTED)?;
-            Ok(Seen::new(
-                "L2's three devices are on its first-stage tables, PGTT 3",
-            ))
-        })?;
-        report.step("l2.read", |step| {
+        step_of(
+            report,
+            machine,
+            "l1.nested-while-l2-runs",
+            |machine, step| {
+                attached(machine, step, NESTED)?;
+                Ok(Seen::new(
+                    "L2's three devices are on its first-stage tables, PGTT 3",
+                ))
+            },
+        )?;
+        step_of(report, machine, "l2.read", |machine, step| {
             let before = Levels::read(machine)?;
             let seconds = self.read(machine, step)?;
             let used = Levels::read(machine)?.since(&before);
@@ -57,7 +67,7 @@ impl Guest<'_> {
             ))
             .with("levels", used.json()))
         })?;
-        report.step("l2.write", |step| {
+        step_of(report, machine, "l2.write", |machine, step| {
             let write = format!("disk write /dev/nvme0n1 {READ} {WRITTEN} {SEED}");
             machine.l2.run_for(step, &write, LONG)?;
             written(machine, step)?;
@@ -66,8 +76,10 @@ impl Guest<'_> {
                 WRITTEN >> 20
             )))
         })?;
-        report.step("l2.network", network_step(machine))?;
-        report.step("l2.third-device", |step| {
+        step_of(report, machine, "l2.network", |machine, step| {
+            Ok(Seen::new(network(machine, step)?))
+        })?;
+        step_of(report, machine, "l2.third-device", |machine, step| {
             let command =
                 format!("give {THIRD_IN_L2} && nesting 0000:{THIRD_IN_L2} $(vfio {THIRD_IN_L2})");
             let said = machine.l2.run(step, &command)?;
@@ -80,9 +92,13 @@ impl Guest<'_> {
 
     /// What makes domains and devices come and go.
     pub fn later_steps(&self, report: &mut Report, machine: &mut Machine) -> Result<()> {
-        report.step("l2.rebind", |step| rebind(machine, step))?;
-        report.step("l2.unplug", |step| self.unplug(machine, step))?;
-        report.step("l2.reboot", |step| {
+        step_of(report, machine, "l2.rebind", |machine, step| {
+            rebind(machine, step)
+        })?;
+        step_of(report, machine, "l2.unplug", |machine, step| {
+            self.unplug(machine, step)
+        })?;
+        step_of(report, machine, "l2.reboot", |machine, step| {
             machine.l2.run(step, "reboot -f &")?;
             machine.wait_for_l2(step)?;
             attached(machine, step, NESTED)?;
@@ -98,10 +114,7 @@ impl Guest<'_> {
     /// Reads what L0 has filled; how long that took.
     pub fn read(&self, machine: &mut Machine, step: &mut Step) -> Result<String> {
         let command = format!("time disk read /dev/nvme0n1 0 {READ} $RANDOM | sha256sum");
-        let said = machine
-            .l2
-            .run_for(step, &command, LONG)
-            .map_err(|e| machine.explain_l2(step, &e))?;
+        let said = machine.l2.run_for(step, &command, LONG)?;
         if !said.contains(self.sum) {
             return fail(format!("the checksum is to be {}:\n{said}", self.sum));
         }
@@ -143,8 +156,16 @@ impl Guest<'_> {
     }
 }
 
-fn network_step(machine: &mut Machine) -> impl FnOnce(&mut Step) -> Result<Seen> + '_ {
-    |step| Ok(Seen::new(network(machine, step)?))
+/// A step that L2 takes part in: when it fails, what L2 has said is told, too.
+pub fn step_of(
+    report: &mut Report,
+    machine: &mut Machine,
+    name: &str,
+    take: impl FnOnce(&mut Machine, &mut Step) -> Result<Seen>,
+) -> Result<()> {
+    report.step(name, |step| {
+        take(machine, step).map_err(|e| machine.explain_l2(step, &e))
+    })
 }
 
 /// L2's devices have this PGTT in L1's tables.

@@ -187,7 +187,7 @@ impl Machine {
             device("third", THIRD, "addr=7"),
         );
         self.l1.run(step, &command)?;
-        self.monitor.begin().map_err(|e| self.explain_l2(step, &e))
+        self.monitor.begin()
     }
 
     /// Lets L2 run, and waits for it.
@@ -197,9 +197,7 @@ impl Machine {
     }
 
     pub fn wait_for_l2(&mut self, step: &mut Step) -> Result<()> {
-        self.l2
-            .ready(step, BOOT)
-            .map_err(|e| self.explain_l2(step, &e))
+        self.l2.ready(step, BOOT)
     }
 
     /// Ends L2's emulator.
@@ -210,11 +208,14 @@ impl Machine {
         self.l1.run(step, wait).map(drop)
     }
 
-    /// The error with what L2's emulator and console have said last.
+    /// The error with what L2's emulator and console have said: a complaint, or else their last words.
     pub fn explain_l2(&mut self, step: &mut Step, e: &Error) -> Error {
-        let said = self
-            .l1
-            .run(step, "tail -n 5 /tmp/emulator; tail -n 12 /tmp/l2; true");
+        let said = self.l1.run(
+            step,
+            "tail -n 5 /tmp/emulator; \
+             grep -m 1 -A 30 -e 'BUG: ' -e 'Oops: ' -e 'Kernel panic' -e 'WARNING: ' /tmp/l2 || \
+             tail -n 12 /tmp/l2; true",
+        );
         Error::new(format!(
             "{e}\nL2 and its emulator:\n{}",
             indent(&said.unwrap_or_else(|e| e.to_string()))

@@ -4,7 +4,7 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
-use super::guest::READ;
+use super::guest::{READ, step_of};
 use super::host::numbers;
 use super::machine::{DISK_IN_L2, Machine, NET_IN_L2, OTHER, THIRD_IN_L2};
 use super::report::{Report, Seen};
@@ -17,7 +17,7 @@ const PAUSE: Duration = Duration::from_secs(10);
 const ALLOWED: u64 = 24 << 10;
 
 pub fn soak(report: &mut Report, machine: &mut Machine, sum: &str, minutes: u64) -> Result<()> {
-    report.step("soak", |step| {
+    step_of(report, machine, "soak", |machine, step| {
         let quiet = live_hwpts(machine)?;
         let seconds = minutes * 60;
         begin(machine, step, sum, seconds)?;
