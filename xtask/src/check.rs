@@ -12,7 +12,7 @@ use crate::qemu::vfio;
 use crate::scenario::Scenario;
 use crate::ui::{self, Error, Result, Step, fail};
 use crate::workspace::Workspace;
-use crate::{conformance, ctests, header, host, kernel, report, symbols, verdict};
+use crate::{conformance, ctests, header, host, kernel, lab, report, symbols, verdict};
 
 pub const USAGE: &str = "\
 usage: cargo xtask check [--quick] [--only TEXT]
@@ -179,6 +179,9 @@ fn with_qemu(tally: &mut Tally, workspace: &Workspace, cache: &Cache) {
     });
     tally.check("conformance: the kernel itself", |step| {
         conformance::of_kernel(step, workspace, cache)
+    });
+    tally.check("lab: Linux on the unit, a guest behind it again", |_| {
+        lab::check(workspace, cache)
     });
     for scenario in Scenario::ALL {
         tally.check(&format!("guest: {}", scenario.about), |_| {
