@@ -46,6 +46,9 @@ struct host {
     void (*end)(void);
     int (*open_iommu)(void);
     int (*open_device)(unsigned which);
+    /* Opens a device by its IOMMU group's file, which goes to *group, for this iommufd. NULL if there are no
+     * such files. */
+    int (*open_by_group)(unsigned which, int iommu, int *group);
     int (*ioctl)(int fd, uint32_t request, void *argument);
     ssize_t (*read)(int fd, void *buffer, size_t count);
     ssize_t (*write)(int fd, const void *buffer, size_t count);

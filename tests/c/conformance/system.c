@@ -56,6 +56,39 @@ static int sys_open_device(unsigned which)
     return fd;
 }
 
+/* What this link of a device leads to, without the path. */
+static void linked(unsigned which, const char *link, char name[64])
+{
+    const char *file = strrchr(device_files[which], '/');
+    char path[128], to[256], *last;
+    snprintf(path, sizeof(path), "/sys/class/vfio-dev/%s/device%s", file ? file + 1 : "", link);
+    ssize_t length = readlink(path, to, sizeof(to) - 1);
+    if (length < 0)
+        give_up("%s: %s", path, strerror(errno));
+    to[length] = 0;
+    last = strrchr(to, '/');
+    snprintf(name, 64, "%.63s", last ? last + 1 : to);
+}
+
+static int sys_open_by_group(unsigned which, int iommu, int *group)
+{
+    char number[64], name[64], path[80];
+    linked(which, "/iommu_group", number);
+    linked(which, "", name);
+    snprintf(path, sizeof(path), "/dev/vfio/%s", number);
+    *group = open(path, O_RDWR | O_CLOEXEC);
+    if (*group < 0)
+        return failure();
+    int device = ioctl(*group, VFIO_GROUP_SET_CONTAINER, &iommu);
+    if (device == 0)
+        device = ioctl(*group, VFIO_GROUP_GET_DEVICE_FD, name);
+    if (device >= 0)
+        return device;
+    int result = failure();
+    close(*group);
+    return result;
+}
+
 static int sys_ioctl(int fd, uint32_t request, void *argument)
 {
     int result = ioctl(fd, request, argument);
@@ -172,6 +205,7 @@ struct host system_host = {
     .end = sys_end,
     .open_iommu = sys_open_iommu,
     .open_device = sys_open_device,
+    .open_by_group = sys_open_by_group,
     .ioctl = sys_ioctl,
     .read = sys_read,
     .write = sys_write,

@@ -12,6 +12,8 @@
 #define CALL(number) ((uint32_t)(';' << 8 | (number)))
 
 enum {
+    VFIO_GROUP_SET_CONTAINER = CALL(0x68),
+    VFIO_GROUP_GET_DEVICE_FD = CALL(0x6a),
     VFIO_DEVICE_GET_REGION_INFO = CALL(0x6c),
     VFIO_DEVICE_BIND_IOMMUFD = CALL(0x76),
     VFIO_DEVICE_ATTACH = CALL(0x77),

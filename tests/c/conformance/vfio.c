@@ -118,7 +118,23 @@ static void bind_other_owner(void)
 
 static void bind_group(void)
 {
-    skip("a device opened by its group would be needed");
+    int group, device;
+    if (!now.host->open_by_group)
+        skip("there are no files of groups");
+    device = now.host->open_by_group(FIRST, now.iommu, &group);
+    if (device == -ENOENT)
+        skip("this kernel has no files of groups");
+    expect(device, EBUSY, "the group's file while its device is bound");
+    free_device();
+    device = now.host->open_by_group(FIRST, now.iommu, &group);
+    if (device < 0)
+        give_up("the device cannot be opened by its group: %s", strerror(-device));
+    expect(bind_call(device, bind_to(now.iommu)), EINVAL, "a file of the group");
+    expect(bind_call(now.device, bind_to(now.iommu)), EBUSY, "a device opened by its group");
+    close_file(device);
+    expect(bind_call(now.device, bind_to(now.iommu)), EBUSY, "a device whose group's file is open");
+    close_file(group);
+    expect(bind_call(now.device, bind_to(now.iommu)), 0, "the device when that is closed");
 }
 
 static void bind_unsafe(void)
