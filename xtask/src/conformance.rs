@@ -18,20 +18,27 @@ use crate::qemu;
 use crate::ui::{self, Context, Error, Result, Step, fail, tail};
 use crate::workspace::Workspace;
 
-/// The lab kernel is booted behind each of these units; together they show what it can show.
-const BOOTS: &[(&str, &str)] = &[
-    ("nested", "nest=on"),
+/// The lab kernel is booted behind each of these units, with these devices; together they show what it
+/// can show.
+const BOOTS: &[(&str, &str, &str)] = &[
+    ("nested", "nest=on", SIBLINGS),
     (
         "everything",
         "nest=on,slads=on,srs=on,eafs=on,aw-bits=57,pasid-bits=20,prs=on,device-iotlb=on,snoop-control=on",
+        WITH_PASIDS,
     ),
-    ("first stage only", "second-stage=off"),
-    ("no interrupt remapping", "intremap=off"),
+    ("first stage only", "second-stage=off", SIBLINGS),
+    ("no interrupt remapping", "intremap=off", SIBLINGS),
 ];
 
-/// Two functions of one device, which share an IOMMU group, and one by itself.
-const DEVICES: &str = "-device edu,addr=4.0,multifunction=on,dma_mask=0xffffffff \
-    -device edu,addr=4.1,dma_mask=0xffffffff -device edu,addr=5,dma_mask=0xffffffff";
+/// Two functions of one device, which share an IOMMU group, and one by itself, with PASIDs that need an
+/// IOMMU with PASID.
+const SIBLINGS: &str = "-device edu,addr=4.0,multifunction=on,dma_mask=0xffffffff \
+    -device edu,addr=4.1,dma_mask=0xffffffff -device pasid-testdev,addr=5";
+
+/// One with PASIDs, which functions of one device cannot have (nothing keeps them from each other, ACS), and
+/// one without.
+const WITH_PASIDS: &str = "-device pasid-testdev,addr=4 -device edu,addr=5,dma_mask=0xffffffff";
 
 /// For one boot.
 const DEADLINE: Duration = Duration::from_secs(90);
@@ -68,9 +75,10 @@ pub fn of_kernel(step: &mut Step, workspace: &Workspace, cache: &Cache) -> Resul
     })?;
     let mut seen = Seen::default();
     let result = (|| {
-        for (name, unit) in BOOTS {
+        for (name, unit, devices) in BOOTS {
             step.update(name);
-            let said = boot(&program, &firmware, &image.kernel, &dir, unit)?;
+            let options = format!("{devices} -device nested-vtd,{unit}");
+            let said = boot(&program, &firmware, &image.kernel, &dir, &options)?;
             seen.add(&said)
                 .map_err(|e| Error::new(format!("{name}: {e}\n{}", ui::indent(&said))))?;
         }
@@ -98,10 +106,16 @@ pub fn build_for_guest(workspace: &Workspace, to: &Path) -> Result<()> {
 /// One boot, and all that the program said. A guest has stalled in the middle of a rule, without a
 /// word of its kernel, and it is not known why; so one that stalls is booted once more, and the first
 /// is printed. A rule that stalls a kernel only at times would pass here.
-fn boot(program: &Path, firmware: &Path, kernel: &Path, dir: &Path, unit: &str) -> Result<String> {
-    boot_once(program, firmware, kernel, dir, unit).or_else(|error| {
+fn boot(
+    program: &Path,
+    firmware: &Path,
+    kernel: &Path,
+    dir: &Path,
+    options: &str,
+) -> Result<String> {
+    boot_once(program, firmware, kernel, dir, options).or_else(|error| {
         eprintln!("{error}\n  booting it once more");
-        boot_once(program, firmware, kernel, dir, unit)
+        boot_once(program, firmware, kernel, dir, options)
     })
 }
 
@@ -110,7 +124,7 @@ fn boot_once(
     firmware: &Path,
     kernel: &Path,
     dir: &Path,
-    unit: &str,
+    options: &str,
 ) -> Result<String> {
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "KILL"]).arg(program);
@@ -118,11 +132,10 @@ fn boot_once(
     for words in [
         "-nodefaults -display none -no-reboot -serial file:console -serial file:facts",
         "-machine q35 -accel tcg -cpu max -smp 2 -m 1024 -initrd initrd",
-        DEVICES,
+        options,
     ] {
         command.args(words.split_whitespace());
     }
-    command.args(["-device", &format!("nested-vtd,{unit}")]);
     command.args([
         "-append",
         "console=ttyS0 panic=-1 quiet intel_iommu=on,sm_on rdinit=/conformance",

@@ -26,6 +26,13 @@ static void unsupported(void)
         skip("the IOMMU has PASID");
     /* A device cannot have PASIDs then, so the driver is not asked: see Q9. */
     expect_number(now.max_pasid_log2, 0, "out_max_pasid_log2");
+    if (now.host->has[SECOND]) {
+        struct hw_info info = { .size = sizeof(info) };
+        int second = bound_device(SECOND, &info.dev_id);
+        expect(call(IOMMU_GET_HW_INFO, &info), 0, "GET_HW_INFO of the second device");
+        expect_number(info.out_max_pasid_log2, 0, "its out_max_pasid_log2");
+        close_file(second);
+    }
     uint32_t parent = new_parent(new_ioas());
     expect(attach(parent), 0, "ATTACH");
 }

@@ -63,8 +63,8 @@ void need_dirty_tracking(void)
 void need_pasid(void)
 {
     need_7_3("PASID attachments");
-    if (!now.max_pasid_log2)
-        skip("the device has no PASID");
+    if (now.max_pasid_log2 < 2)
+        skip(now.max_pasid_log2 ? "the device has one PASID" : "the device has no PASID");
 }
 
 void need_pri(void)

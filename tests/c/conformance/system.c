@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0
  *
  * Linux as the host: its iommufd, and devices bound to a vfio driver. DMA is shown with QEMU's
- * device `edu`, which copies what it is told to.
+ * device `edu`, which copies what it is told to, and with `pasid-testdev` of this project's patches, which
+ * has the same registers and PASIDs.
  */
 #include <fcntl.h>
 #include <poll.h>
@@ -15,15 +16,25 @@
 
 #include "conformance.h"
 
-/* edu: vendor and device ID, registers, and the buffer that it copies through. */
+/* Device and vendor ID, registers, and the buffer that they copy through. */
 #define EDU_ID 0x11e81234u
+#define PASID_TESTDEV_ID 0x11e91234u
 enum { EDU_SOURCE = 0x80, EDU_TARGET = 0x88, EDU_COUNT = 0x90, EDU_COMMAND = 0x98 };
 enum { EDU_BUFFER = 0x40000, EDU_START = 1, EDU_TO_RAM = 2 };
+/* Only pasid-testdev has it. */
+enum { EDU_PASID = 0xa0 };
+#define EDU_PASID_VALID (1ull << 31)
 
 static const char *iommu_file;
 static const char *device_files[DEVICES];
 /* Each device's registers, once it has copied. */
-static struct { int fd; volatile uint8_t *registers; size_t size; } opened[DEVICES];
+struct opened {
+    int fd;
+    volatile uint8_t *registers;
+    size_t size;
+    bool has_pasids;
+};
+static struct opened opened[DEVICES];
 
 static int failure(void)
 {
@@ -127,7 +138,7 @@ static int sys_close(int fd)
 }
 
 /* The device's registers, with its memory and bus mastering on. */
-static volatile uint8_t *registers_of(int device)
+static const struct opened *with_registers(int device)
 {
     int i = 0;
     while (i < DEVICES && opened[i].fd != device)
@@ -135,7 +146,7 @@ static volatile uint8_t *registers_of(int device)
     if (i == DEVICES)
         give_up("the device is not open");
     if (opened[i].registers)
-        return opened[i].registers;
+        return &opened[i];
     struct vfio_region_info config = { .argsz = sizeof(config), .index = VFIO_CONFIG };
     struct vfio_region_info bar = { .argsz = sizeof(bar), .index = VFIO_BAR0 };
     uint32_t id = 0;
@@ -144,8 +155,8 @@ static volatile uint8_t *registers_of(int device)
         ioctl(device, VFIO_DEVICE_GET_REGION_INFO, &bar) ||
         pread(device, &id, sizeof(id), (off_t)config.offset) != sizeof(id))
         give_up("the device's configuration space: %s", strerror(errno));
-    if (id != EDU_ID)
-        skip("only QEMU's device edu can be told to access memory");
+    if (id != EDU_ID && id != PASID_TESTDEV_ID)
+        skip("only QEMU's devices edu and pasid-testdev can be told to access memory");
     if (pwrite(device, &command, sizeof(command), (off_t)config.offset + 4) != sizeof(command))
         give_up("the device's command register: %s", strerror(errno));
     void *at = mmap(NULL, bar.size, PROT_READ | PROT_WRITE, MAP_SHARED, device, (off_t)bar.offset);
@@ -153,7 +164,8 @@ static volatile uint8_t *registers_of(int device)
         give_up("the device's registers: %s", strerror(errno));
     opened[i].size = bar.size;
     opened[i].registers = at;
-    return at;
+    opened[i].has_pasids = id == PASID_TESTDEV_ID;
+    return &opened[i];
 }
 
 static int edu_move(volatile uint8_t *edu, uint64_t source, uint64_t target, uint64_t command)
@@ -172,10 +184,12 @@ static int edu_move(volatile uint8_t *edu, uint64_t source, uint64_t target, uin
 
 static int sys_copy(int device, bool with_pasid, uint32_t pasid, uint64_t from, uint64_t to)
 {
-    (void)pasid;
-    if (with_pasid)
+    const struct opened *it = with_registers(device);
+    volatile uint8_t *edu = it->registers;
+    if (with_pasid && !it->has_pasids)
         skip("the device has no PASID");
-    volatile uint8_t *edu = registers_of(device);
+    if (it->has_pasids)
+        *(volatile uint64_t *)(edu + EDU_PASID) = with_pasid ? EDU_PASID_VALID | pasid : 0;
     int result = edu_move(edu, from, EDU_BUFFER, 0);
     return result ? result : edu_move(edu, EDU_BUFFER, to, EDU_TO_RAM);
 }
