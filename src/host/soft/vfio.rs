@@ -240,9 +240,14 @@ impl State {
 
     /// `vfio_iommufd_physical_pasid_attach_ioas`.
     fn vfio_attach_pasid(&mut self, fd: Fd, pasid: u32, pt_id: u32) -> Result<u32, Errno> {
-        // vfio's table of PASIDs has no numbers beyond these.
-        if i32::try_from(pasid).is_err() {
-            return Err(libc::ENOSPC);
+        // vfio's table of PASIDs has no numbers beyond these. Its lookup returns an error there, and is taken
+        // to have found the one number that looks like that error (ida_exists).
+        match i32::try_from(pasid) {
+            Err(_) if pasid == libc::EINVAL.unsigned_abs().wrapping_neg() => {
+                return self.change(fd, pasid, pt_id, true);
+            }
+            Err(_) => return Err(libc::ENOSPC),
+            Ok(_) => {}
         }
         if pasid == NO_PASID && !self.config.quirks.pasid_zero_is_rid {
             return Err(libc::EINVAL);

@@ -193,7 +193,8 @@ static void dirty_large_pages(void)
     expect_number(bits, 1ull << (TARGET / PAGE / 16), "the pages written");
 }
 
-static void dirty_nested(void)
+/* A parent with dirty tracking. */
+static uint32_t tracked_parent(void)
 {
     need_dma();
     need_nesting();
@@ -201,6 +202,12 @@ static void dirty_nested(void)
     uint32_t ioas = new_ioas(), parent = new_paging(ioas, HWPT_NEST_PARENT | HWPT_DIRTY_TRACKING);
     map_ram(ioas);
     make_tables();
+    return parent;
+}
+
+static void dirty_nested(void)
+{
+    uint32_t parent = tracked_parent();
     expect(attach(new_nested(parent, 0)), 0, "attach");
     expect(set(parent, DIRTY_TRACKING_ENABLE), 0, "enable on the parent");
     if (!copies(now.device, VIRTUAL, VIRTUAL + PAGE))
@@ -214,6 +221,24 @@ static void dirty_nested(void)
     g.iova = RAM_BASE + SOURCE;
     expect(get(g), 0, "GET");
     expect_number(bits, 0, "the page read through a nested HWPT");
+}
+
+static void dirty_with_pasid(void)
+{
+    need_pasid();
+    uint32_t parent = tracked_parent(), hwpt = new_nested(parent, HWPT_PASID);
+    expect(attach_pasid(hwpt, 1), 0, "attach a PASID");
+    expect(set(parent, DIRTY_TRACKING_ENABLE), 0, "enable on the parent");
+    expect(attach_pasid(hwpt, 2), 0, "attach another PASID");
+    for (uint32_t pasid = 1; pasid <= 2; pasid++) {
+        uint64_t bits = 0;
+        struct hwpt_get_dirty_bitmap g = of(parent, &bits);
+        g.iova += TARGET;
+        if (!copies_with_pasid(now.device, pasid, VIRTUAL, VIRTUAL + PAGE))
+            give_up("a page did not arrive");
+        expect(get(g), 0, "GET");
+        expect_number(bits, 1, "the page written with PASID %u", pasid);
+    }
 }
 
 static void reserved(void)
@@ -237,6 +262,8 @@ const struct rule rules_dirty[] = {
       dirty_pages },
     { "D-large", "page_size gathers pages", dirty_large_pages },
     { "D-nested", "pages written through nested HWPTs are the parent's", dirty_nested },
+    { "D-PASID", "so are those written with a PASID that was attached before tracking began, or after",
+      dirty_with_pasid },
     { "Q13", "SET does not look at its __reserved", reserved },
     { NULL, NULL, NULL },
 };

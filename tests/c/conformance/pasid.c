@@ -70,6 +70,10 @@ static void limits(void)
     expect(attach_pasid(hwpt, most), EINVAL, "PASID %u", most);
     expect(attach_pasid(hwpt, most - 1), 0, "PASID %u", most - 1);
     expect(attach_pasid(hwpt, 0x7fffffff), EINVAL, "PASID 2^31 - 1");
+    expect(attach_pasid(hwpt, 0x80000000), ENOSPC, "PASID 2^31");
+    /* As a signed number that is the error with which vfio's lookup says that there is no such PASID. */
+    expect(attach_pasid(hwpt, -(uint32_t)EINVAL), EINVAL, "PASID 2^32 - EINVAL");
+    expect(detach_pasid(-(uint32_t)EINVAL), 0, "DETACH of that");
     expect(attach_pasid(unused_id(), 1), ENOENT, "no object");
     expect(attach_pasid(now.dev_id, 1), EINVAL, "a device");
 }
@@ -85,6 +89,16 @@ static void zero(void)
     hwpt = with_pasid(parent);
     expect(attach(hwpt), 0, "ATTACH");
     expect(attach_pasid(hwpt, 0), EBUSY, "PASID 0 of an attached device");
+    expect(detach_pasid(0), 0, "DETACH of PASID 0, which vfio has not noted");
+    expect(destroy(hwpt), EBUSY, "DESTROY of the HWPT then");
+    expect(detach(), 0, "DETACH");
+    map_ram(ioas);
+    make_tables();
+    expect(attach_pasid(hwpt, 0), 0, "PASID 0 again");
+    expect(attach(hwpt), EBUSY, "ATTACH of a device whose PASID 0 is attached");
+    expect(detach(), 0, "DETACH of the device, which vfio has not noted");
+    if (!copies(now.device, VIRTUAL, VIRTUAL + PAGE))
+        wrong("the device does not access memory without PASID");
 }
 
 static void without_pasid(void)
@@ -141,9 +155,67 @@ static void dma(void)
     if (copies(now.device, VIRTUAL, VIRTUAL + PAGE))
         wrong("the device accesses memory without PASID");
     expect(attach_pasid(hwpt, 1), 0, "the same again");
+    expect(attach_pasid(hwpt, 2), 0, "ATTACH of another PASID");
     expect(detach_pasid(1), 0, "DETACH of the PASID");
     if (copies_with_pasid(now.device, 1, VIRTUAL, VIRTUAL + PAGE))
         wrong("a detached PASID accesses memory");
+    if (!copies_with_pasid(now.device, 2, VIRTUAL, VIRTUAL + PAGE))
+        wrong("the other PASID was detached as well");
+    expect(destroy(hwpt), EBUSY, "DESTROY");
+    expect(detach_pasid(2), 0, "DETACH of the other PASID");
+    expect(destroy(hwpt), 0, "DESTROY");
+}
+
+static void without_first_stage(void)
+{
+    need_pasid();
+    need_dma();
+    uint32_t ioas = new_ioas(), hwpt = new_paging(ioas, HWPT_PASID);
+    map_ram(ioas);
+    expect(attach_pasid(hwpt, 1), 0, "ATTACH of a PASID to a paging HWPT");
+    if (!copies_with_pasid(now.device, 1, RAM_BASE + SOURCE, RAM_BASE + TARGET))
+        wrong("a page does not arrive");
+    if (copies_with_pasid(now.device, 2, RAM_BASE + SOURCE, RAM_BASE + TARGET))
+        wrong("another PASID accesses memory");
+    uint32_t parent = new_paging(ioas, HWPT_NEST_PARENT | HWPT_PASID);
+    expect(attach_pasid(parent, 1), 0, "ATTACH to a parent");
+    expect(attach_pasid(with_pasid(parent), 2), 0, "ATTACH of another to a nested HWPT on it");
+    make_tables();
+    if (!copies_with_pasid(now.device, 1, RAM_BASE + SOURCE, RAM_BASE + TARGET) ||
+        !copies_with_pasid(now.device, 2, VIRTUAL, VIRTUAL + PAGE))
+        wrong("a page does not arrive through the parent");
+    expect(unmap(ioas, RAM_BASE, RAM_SIZE, NULL), 0, "IOAS_UNMAP");
+    if (copies_with_pasid(now.device, 1, RAM_BASE + SOURCE, RAM_BASE + TARGET) ||
+        copies_with_pasid(now.device, 2, VIRTUAL, VIRTUAL + PAGE))
+        wrong("a PASID accesses what was unmapped");
+}
+
+static void not_reserved(void)
+{
+    need_pasid();
+    uint32_t ioas = new_ioas(), hwpt = with_pasid(new_parent(ioas)), flags = MAP_FIXED_IOVA | MAP_RW;
+    expect(attach_pasid(hwpt, 1), 0, "ATTACH of a PASID");
+    expect(map(ioas, flags, now.ram, PAGE, MSI_WINDOW), 0, "IOAS_MAP in the MSI window");
+    expect(attach_pasid(hwpt, 2), 0, "ATTACH of another PASID then");
+    expect(attach(hwpt), EADDRINUSE, "ATTACH of the device");
+}
+
+static void reply(void)
+{
+    need_pasid();
+    need_dma();
+    uint32_t ioas = new_ioas(), hwpt = with_pasid(new_parent(ioas));
+    map_ram(ioas);
+    make_tables();
+    struct vfio_attach a = { .argsz = sizeof(a), .flags = VFIO_PASID, .pt_id = hwpt, .pasid = 1 };
+    expect(attach(hwpt), 0, "ATTACH");
+    expect(call_on(now.device, VFIO_DEVICE_ATTACH, write_protected(&a, sizeof(a))), EFAULT,
+           "memory that cannot be written");
+    if (!copies_with_pasid(now.device, 1, VIRTUAL, VIRTUAL + PAGE))
+        wrong("the PASID is not attached");
+    if (copies(now.device, VIRTUAL, VIRTUAL + PAGE))
+        wrong("the device is still attached");
+    expect(detach_pasid(1), 0, "DETACH of the PASID");
     expect(destroy(hwpt), 0, "DESTROY");
 }
 
@@ -198,6 +270,15 @@ static void survives_detach(void)
     uint32_t hwpt = with_pasid(parent);
     expect(attach(hwpt), 0, "ATTACH");
     expect(attach_pasid(hwpt, 1), 0, "ATTACH of a PASID");
+    struct hwpt_vtd_s1 data = tables();
+    data.addr_width = 20;
+    uint32_t bad = new_nested_with(parent, HWPT_PASID, &data);
+    expect(attach(with_pasid(parent)), 0, "ATTACH of the device to another HWPT");
+    if (!copies_with_pasid(now.device, 1, VIRTUAL, VIRTUAL + PAGE))
+        wrong("the PASID does not access memory after that");
+    expect(attach(bad), EINVAL, "ATTACH of the device to an HWPT of width 20");
+    if (!copies_with_pasid(now.device, 1, VIRTUAL, VIRTUAL + PAGE))
+        wrong("the PASID does not access memory after that failed");
     expect(detach(), 0, "DETACH");
     if (!copies_with_pasid(now.device, 1, VIRTUAL, VIRTUAL + PAGE))
         wrong("the PASID does not access memory after DETACH without PASID");
@@ -227,6 +308,14 @@ static void flushed(void)
         copies_with_pasid(now.device, 1, VIRTUAL, VIRTUAL + PAGE) ||
         copies_with_pasid(now.device, 2, VIRTUAL, VIRTUAL + PAGE))
         wrong("an old page is still used");
+    entry[0] = (RAM_BASE + SOURCE) | PTE_PRESENT | PTE_WRITE | PTE_USER;
+    const struct hwpt_vtd_s1_invalidate page = { .addr = VIRTUAL, .npages = 1 };
+    uint32_t handled;
+    expect(invalidate(hwpt, &page, 1, &handled), 0, "HWPT_INVALIDATE of a page");
+    if (!copies(now.device, VIRTUAL, VIRTUAL + PAGE) ||
+        !copies_with_pasid(now.device, 1, VIRTUAL, VIRTUAL + PAGE) ||
+        !copies_with_pasid(now.device, 2, VIRTUAL, VIRTUAL + PAGE))
+        wrong("an old page is used after the invalidation of one");
 }
 
 const struct rule rules_pasid[] = {
@@ -235,9 +324,15 @@ const struct rule rules_pasid[] = {
     { "PASID-compatible", "an HWPT for a PASID, and the device's own beside it, need ALLOC_PASID: EINVAL",
       compatible },
     { "PASID-ioas", "an IOAS cannot be attached to a PASID, nor to a device with PASIDs: EINVAL", with_ioas },
-    { "PASID-limits", "a PASID that the device does not have is EINVAL", limits },
+    { "PASID-limits", "a PASID that the device does not have is EINVAL, from 2^31 on ENOSPC, but 2^32 - 22 EINVAL",
+      limits },
     { "PASID-checks", "the driver looks at the same as for a device", checks },
     { "PASID-dma", "an attached PASID accesses memory, and no other", dma },
+    { "PASID-paging", "a PASID can have a paging HWPT, or a parent, and what is unmapped there is gone",
+      without_first_stage },
+    { "PASID-reserved", "an attached PASID does not reserve the MSI window", not_reserved },
+    { "PASID-reply", "a reply that cannot be written is EFAULT; the PASID is attached, and the device not any"
+      " more", reply },
     { "PASID-replace", "an attachment to another HWPT replaces the one before", replace },
     { "PASID-Q1", "a replacement that fails leaves the PASID blocked, with the HWPT before on record",
       failed_replace },
