@@ -42,6 +42,9 @@ pub const KERNEL: &[&str] = &[
     "make",
 ];
 
+/// For building the kernel's own tests, besides.
+pub const SELFTESTS: &[&str] = &["uuid-dev"];
+
 /// For the project's own meson.build and C tests.
 pub const C_TESTS: &[&str] = &[
     "binutils",

@@ -82,13 +82,13 @@ pub fn prepare(
 }
 
 /// The package with a kernel's source, as `name=version`.
-struct Source {
+pub struct Source {
     name: String,
-    version: String,
+    pub version: String,
 }
 
 impl Source {
-    fn find(step: &mut Step, apt: &Apt, release: &Release) -> Result<Self> {
+    pub fn find(step: &mut Step, apt: &Apt, release: &Release) -> Result<Self> {
         match release {
             Release::Newest => {
                 let meta = apt.debs(step, &[format!("{SOURCE}/{BACKPORTS}")])?;
@@ -116,7 +116,7 @@ impl Source {
     }
 
     /// Unpacks it into the new directory `tree`.
-    fn unpack(&self, step: &mut Step, apt: &Apt, tree: &Path) -> Result<()> {
+    pub fn unpack(&self, step: &mut Step, apt: &Apt, tree: &Path) -> Result<()> {
         let Self { name, version } = self;
         let deb = apt.debs(step, &[format!("{name}={version}")])?.remove(0);
         step.update("unpacking the source");
@@ -203,8 +203,8 @@ fn install(tree: &Path, dir: &Path) -> Result<()> {
     fs::write(dir.join("modules/order"), "").context("modules/order")
 }
 
-/// make in `tree`. The image then says neither where nor when it was made.
-fn make(tree: &Path) -> Command {
+/// make in `tree`, or in a directory of it. The image then says neither where nor when it was made.
+pub fn make(tree: &Path) -> Command {
     let mut make = Command::new("make");
     make.current_dir(tree)
         .stdin(Stdio::null())

@@ -19,6 +19,7 @@ mod qemu;
 mod qmp;
 mod report;
 mod scenario;
+mod selftests;
 mod symbols;
 mod ui;
 mod verdict;

@@ -73,7 +73,9 @@ impl Agent {
         limit: Duration,
     ) -> Result<(i32, String)> {
         let end = Instant::now() + limit;
-        writeln!(self.socket, "{command}").context(self.name)?;
+        self.socket
+            .write_all(format!("{command}\n").as_bytes())
+            .context(self.name)?;
         let mut said = String::new();
         loop {
             let line = self

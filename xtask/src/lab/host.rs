@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::machine::{Machine, OTHER, SIBLINGS, THIRD};
+use super::machine::{EDU, Machine, OTHER, THIRD};
 use super::report::{Report, Seen};
 use crate::conformance;
 use crate::outcome::Entry;
@@ -152,10 +152,11 @@ fn pasids(machine: &mut Machine, step: &mut Step) -> Result<Seen> {
 /// `host_conformance` on the kernel as it is in the lab. Of the rules that depend on the kind of unit
 /// docs/conformance.md has all.
 fn conformance(machine: &mut Machine, step: &mut Step, workspace: &Workspace) -> Result<Seen> {
-    let [first, sibling, second] = SIBLINGS;
+    // A reset at each opening takes its time.
     let command = format!(
-        "give {first} {sibling} {second} && /payload/host_conformance --iommu /dev/iommu \
-         --device $(vfio {first}) --sibling-device $(vfio {sibling}) --second-device $(vfio {second})"
+        "echo >/sys/bus/pci/devices/0000:{OTHER}/reset_method; give {OTHER} {EDU} && \
+         /payload/host_conformance --iommu /dev/iommu \
+         --device $(vfio {OTHER}) --second-device $(vfio {EDU})"
     );
     let limit = Duration::from_secs(90);
     let (_, said) = machine.l1.try_for(step, &command, limit)?;

@@ -14,11 +14,11 @@ use crate::qmp::Qmp;
 use crate::ui::{Context, Error, Result, Step, fail, indent, tail};
 
 /// L0's unit: all that a host of nested guests can use. As of hardware, there is no caching mode.
-pub const HARDWARE: &str = "nest=on,caching-mode=off,slads=on,pasid-bits=8,x-oracle=on";
+pub const HARDWARE: &str = "nested-vtd,nest=on,caching-mode=off,slads=on,pasid-bits=8,x-oracle=on";
 
-/// Devices of L1, by address: three for the conformance program, of which two share a group; a disk
-/// and a network card for L2; and two that do what they are told, one of them for L2.
-pub const SIBLINGS: [&str; 3] = ["00:04.0", "00:04.1", "00:05.0"];
+/// Devices of L1, by address: one for the conformance program alone; a disk and a network card for L2;
+/// and two that do what they are told, also with PASIDs, one of them for L2.
+pub const EDU: &str = "00:05.0";
 pub const DISK: &str = "00:06.0";
 pub const NET: &str = "00:07.0";
 pub const THIRD: &str = "00:08.0";
@@ -41,6 +41,25 @@ pub struct Files {
     pub firmware: PathBuf,
     pub kernel: PathBuf,
     pub dir: PathBuf,
+}
+
+/// How L0 is started.
+pub struct How<'a> {
+    /// The unit, its type and properties.
+    pub unit: &'a str,
+    /// More options of the emulator.
+    pub options: &'a str,
+    /// More words for L1's kernel.
+    pub append: &'a str,
+}
+
+impl How<'_> {
+    /// What all that is about L2 runs on.
+    pub const NESTING: Self = Self {
+        unit: HARDWARE,
+        options: "",
+        append: "",
+    };
 }
 
 /// A unit's counters.
@@ -81,8 +100,8 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// Starts L0 with a unit like this and with these options, and waits for L1.
-    pub fn start(step: &mut Step, files: &Files, unit: &str, options: &str) -> Result<Self> {
+    /// Starts L0, and waits for L1.
+    pub fn start(step: &mut Step, files: &Files, how: &How<'_>) -> Result<Self> {
         let dir = &files.dir;
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL"]).arg(&files.qemu);
@@ -96,8 +115,8 @@ impl Machine {
         );
         // The processor's help for guests is AMD's: that is what the emulator can emulate.
         words("-machine q35 -accel tcg,thread=multi -cpu EPYC -smp 2 -m 4096");
-        words(options);
-        words(&format!("-device nested-vtd,id=vtd0,{unit}"));
+        words(how.options);
+        words(&format!("-device {},id=vtd0", how.unit));
         words("-drive if=none,id=payload,format=raw,file=payload,read-only=on");
         words("-device virtio-blk-pci,addr=2,drive=payload,iommu_platform=on,disable-legacy=on");
         words("-device virtio-serial-pci,addr=3,iommu_platform=on,disable-legacy=on");
@@ -107,17 +126,16 @@ impl Machine {
                  -device virtserialport,chardev={port},name={port}"
             ));
         }
-        words("-device edu,addr=4.0,multifunction=on,dma_mask=0xffffffff");
-        words("-device edu,addr=4.1,dma_mask=0xffffffff -device edu,addr=5,dma_mask=0xffffffff");
+        words("-device edu,addr=5,dma_mask=0xffffffff");
         words(
             "-drive if=none,id=disk,format=raw,file=disk -device nvme,addr=6,serial=lab,drive=disk",
         );
         words("-netdev user,id=user -device igb,addr=7,netdev=user,romfile=");
         words("-device pasid-testdev,addr=8 -device pasid-testdev,addr=9");
-        command.args([
-            "-append",
-            "console=ttyS0 panic=-1 quiet no_timer_check intel_iommu=on,sm_on hugepages=64 rdinit=/lab",
-        ]);
+        let append = "console=ttyS0 panic=-1 quiet no_timer_check intel_iommu=on,sm_on rdinit=/lab";
+        command
+            .arg("-append")
+            .arg(format!("{append} {}", how.append));
         for port in ["agent", "l2-agent", "l2-monitor"] {
             crate::cache::remove(&dir.join(port))?;
         }

@@ -7,6 +7,7 @@ mod controls;
 mod guest;
 mod host;
 mod machine;
+mod peers;
 mod report;
 mod soak;
 
@@ -23,15 +24,17 @@ use crate::guest::{self as image, Image};
 use crate::host as packages;
 use crate::kernel::Release;
 use crate::qemu;
+use crate::selftests;
 use crate::ui::{self, Context, Error, Result, Step, fail};
 use crate::workspace::Workspace;
 use guest::{Guest, READ, WRITTEN};
-use machine::{Files, HARDWARE, Machine};
+use machine::{Files, HARDWARE, How, Machine};
 use report::{Report, Seen, Verdict};
 
 pub const USAGE: &str = "\
 usage: cargo xtask lab [OPTION...]
   --kernel N            Linux N of Debian's in L1 and L2, 6.12 for one, not its newest
+  --full                the kernel's own tests of vfio and iommufd in L1, too
   --soak MINUTES        instead of the rest: everything comes and goes at once, for so long
   --break invalidation  L2's unit drops every invalidation: fails, with stale uses
   --json FILE           write the report as JSON, too
@@ -44,6 +47,7 @@ const SEED: u64 = 0x6c61_622d_3064;
 struct Options {
     release: Release,
     broken: bool,
+    full: bool,
     soak: Option<u64>,
     json: Option<PathBuf>,
     keep: bool,
@@ -55,6 +59,7 @@ impl Options {
         let mut options = Self {
             release: Release::Newest,
             broken: false,
+            full: false,
             soak: None,
             json: None,
             keep: false,
@@ -76,6 +81,7 @@ impl Options {
                     options.soak = Some(minutes.ok_or_else(wrong)?);
                 }
                 "--break" if value()? == "invalidation" => options.broken = true,
+                "--full" => options.full = true,
                 "--keep" => options.keep = true,
                 "--update" => options.update = true,
                 _ => return Err(Error::new(format!("unknown option {arg}")).next(USAGE)),
@@ -122,6 +128,9 @@ fn run(workspace: &Workspace, cache: &Cache, options: &Options) -> Result<Report
     if !options.broken && options.soak.is_none() {
         second_boot(&mut report, &prepared).or_else(said)?;
     }
+    if options.full {
+        third_boot(&mut report, &prepared).or_else(said)?;
+    }
     if !options.keep {
         cache::remove(&prepared.files.dir)?;
     }
@@ -140,7 +149,7 @@ fn first_boot(
     workspace: &Workspace,
     broken: bool,
 ) -> Result<()> {
-    let machine = &mut start(report, "l1.boot", &prepared.files, HARDWARE, "")?;
+    let machine = &mut start(report, "l1.boot", prepared, &How::NESTING)?;
     let guest = Guest {
         unit: if broken {
             "x-inject=drop-invalidations"
@@ -170,8 +179,11 @@ fn first_boot(
 
 /// The same for long, with all of L0's memory taken from the start, so that what grows is seen.
 fn soaked_boot(report: &mut Report, prepared: &Prepared, minutes: u64) -> Result<()> {
-    let taken = "-mem-prealloc";
-    let machine = &mut start(report, "l1.boot", &prepared.files, HARDWARE, taken)?;
+    let how = How {
+        options: "-mem-prealloc",
+        ..How::NESTING
+    };
+    let machine = &mut start(report, "l1.boot", prepared, &how)?;
     let guest = Guest {
         unit: "",
         sum: &prepared.sum,
@@ -188,27 +200,25 @@ fn soaked_boot(report: &mut Report, prepared: &Prepared, minutes: u64) -> Result
 /// L1 on hardware that does not.
 fn second_boot(report: &mut Report, prepared: &Prepared) -> Result<()> {
     let unit = HARDWARE.replace("nest=on", "nest=off");
-    let mut machine = start(
-        report,
-        "l1.boot-without-nesting",
-        &prepared.files,
-        &unit,
-        "",
-    )?;
+    let how = How {
+        unit: &unit,
+        ..How::NESTING
+    };
+    let mut machine = start(report, "l1.boot-without-nesting", prepared, &how)?;
     controls::no_nesting(report, &mut machine)
 }
 
-fn start(
-    report: &mut Report,
-    name: &str,
-    files: &Files,
-    unit: &str,
-    options: &str,
-) -> Result<Machine> {
+/// L1 as the kernel's own tests want it.
+fn third_boot(report: &mut Report, prepared: &Prepared) -> Result<()> {
+    let mut machine = start(report, "l1.boot-for-peers", prepared, &peers::HOW)?;
+    peers::steps(report, &mut machine)
+}
+
+fn start(report: &mut Report, name: &str, prepared: &Prepared, how: &How<'_>) -> Result<Machine> {
     let mut started = None;
     report.step(name, |step| {
-        started = Some(Machine::start(step, files, unit, options)?);
-        Ok(Seen::new(format!("-device nested-vtd,{unit}")))
+        started = Some(Machine::start(step, &prepared.files, how)?);
+        Ok(Seen::new(format!("-device {}", how.unit)))
     })?;
     started.map_or_else(|| fail("there is no machine"), Ok)
 }
@@ -288,17 +298,17 @@ struct Prepared {
 
 impl Prepared {
     fn new(workspace: &Workspace, cache: &Cache, options: &Options) -> Result<Self> {
-        let (program, firmware, image) = {
+        let (program, firmware, image, selftests) = {
             let _lock = cache.lock()?;
             packages::require(cache, &[packages::UNPACK, packages::BUILD, packages::GUEST])?;
             let apt = Apt::open(cache, options.update)?;
             let program = qemu::build(workspace, cache, &apt)?;
             let firmware = qemu::firmware(cache, &apt)?;
-            (
-                program,
-                firmware,
-                image::lab(workspace, cache, &apt, &options.release)?,
-            )
+            let image = image::lab(workspace, cache, &apt, &options.release)?;
+            let selftests = (options.full)
+                .then(|| selftests::build(workspace, cache, &apt, &options.release))
+                .transpose()?;
+            (program, firmware, image, selftests)
         };
         let owner = if options.keep {
             "kept".to_owned()
@@ -311,6 +321,9 @@ impl Prepared {
         let sum = sha256(&data)?;
         cache::build_dir(&dir, |dir| {
             payload(workspace, dir, &program, &firmware, &image)?;
+            if let Some(programs) = &selftests {
+                add_selftests(dir, programs)?;
+            }
             fs::copy(&image.initrd, dir.join("initrd")).context("initrd")?;
             let disk = dir.join("disk");
             fs::write(&disk, &data).context(disk.display())?;
@@ -351,4 +364,13 @@ fn payload(
         .arg(dir.join("payload"));
     ui::output(tar.arg("--directory").arg(&root).arg("."))?;
     cache::remove(&root)
+}
+
+/// The kernel's own tests go into the archive as well.
+fn add_selftests(dir: &Path, programs: &Path) -> Result<()> {
+    let mut tar = Command::new("tar");
+    tar.args(["--append", "--owner=0", "--group=0", "--file"])
+        .arg(dir.join("payload"));
+    tar.args(["--transform", "s,^[.],./selftests,", "--directory"]);
+    ui::output(tar.arg(programs).arg(".")).map(drop)
 }
