@@ -43,7 +43,7 @@ pub const KERNEL: &[&str] = &[
 ];
 
 /// For building the kernel's own tests, besides.
-pub const SELFTESTS: &[&str] = &["uuid-dev"];
+pub const SELFTESTS: &[&str] = &["libcap-dev", "uuid-dev"];
 
 /// For the project's own meson.build and C tests.
 pub const C_TESTS: &[&str] = &[

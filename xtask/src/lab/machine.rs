@@ -14,7 +14,8 @@ use crate::qmp::Qmp;
 use crate::ui::{Context, Error, Result, Step, fail, indent, tail};
 
 /// L0's unit: all that a host of nested guests can use. As of hardware, there is no caching mode.
-pub const HARDWARE: &str = "nested-vtd,nest=on,caching-mode=off,slads=on,pasid-bits=8,x-oracle=on";
+pub const HARDWARE: &str =
+    "nested-vtd,nest=on,caching-mode=off,slads=on,pasid-bits=8,eim=on,x-oracle=on";
 
 /// Devices of L1, by address: one for the conformance program alone; a disk and a network card for L2;
 /// and two that do what they are told, also with PASIDs, one of them for L2.
