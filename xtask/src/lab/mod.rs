@@ -129,7 +129,7 @@ fn run(workspace: &Workspace, cache: &Cache, options: &Options) -> Result<Report
         second_boot(&mut report, &prepared).or_else(said)?;
     }
     if options.full {
-        third_boot(&mut report, &prepared).or_else(said)?;
+        peers::steps(&mut report, &prepared.files).or_else(said)?;
     }
     if !options.keep {
         cache::remove(&prepared.files.dir)?;
@@ -206,12 +206,6 @@ fn second_boot(report: &mut Report, prepared: &Prepared) -> Result<()> {
     };
     let mut machine = start(report, "l1.boot-without-nesting", prepared, &how)?;
     controls::no_nesting(report, &mut machine)
-}
-
-/// L1 as the kernel's own tests want it.
-fn third_boot(report: &mut Report, prepared: &Prepared) -> Result<()> {
-    let mut machine = start(report, "l1.boot-for-peers", prepared, &peers::HOW)?;
-    peers::steps(report, &mut machine)
 }
 
 fn start(report: &mut Report, name: &str, prepared: &Prepared, how: &How<'_>) -> Result<Machine> {

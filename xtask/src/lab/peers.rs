@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use super::machine::{HARDWARE, How, Machine, NET};
+use super::machine::{Files, HARDWARE, How, Machine, NET};
 use super::report::{Report, Seen};
-use crate::ui::{Result, Step, fail};
+use crate::ui::{Error, Result, Step, fail};
 
 /// What the tests need of L1: huge pages of both sizes, and virtual functions.
-pub const HOW: How<'static> = How {
+const HOW: How<'static> = How {
     unit: HARDWARE,
     options: "",
     append: "hugepagesz=1G hugepages=1 hugepagesz=2M hugepages=64 vfio_pci.enable_sriov=1",
@@ -81,23 +81,37 @@ const fn suite(name: &'static str, command: &'static str, seconds: u64) -> Suite
     }
 }
 
-pub fn steps(report: &mut Report, machine: &mut Machine) -> Result<()> {
+/// Runs them all. A program that fails or does not end is run once more, in an L1 of its own, as tests that wait
+/// for interrupts of igb have stalled on a busy machine behind every kind of unit; the line says so then.
+pub fn steps(report: &mut Report, files: &Files) -> Result<()> {
+    let mut l1 = None;
     for suite in SUITES {
         let name = format!("peer.{}", suite.name);
-        report.step(&name, |step| run(suite, machine, step))?;
+        report.step(&name, |step| {
+            once(suite, &mut l1, files, step).or_else(|first| {
+                l1 = None;
+                let again = once(suite, &mut l1, files, step);
+                let again = again.map_err(|e| Error::new(format!("{first}\nonce more: {e}")))?;
+                Ok(again.but(&format!("at the second try; the first: {first}")))
+            })
+        })?;
     }
-    report.step("peer.unit", |_| {
-        let counters = machine.counters()?;
-        let [stale, queue] = ["stale-uses", "queue-errors"].map(|name| counters.get(name));
-        if stale != 0 || queue != 0 {
-            return fail(format!("{stale} stale uses, {queue} queue errors"));
-        }
-        Ok(Seen::new(format!(
-            "no stale use in {} translations, {} DMAs refused",
-            counters.get("translations"),
-            counters.get("faults")
-        )))
-    })
+    Ok(())
+}
+
+/// Runs one, in the L1 that is there or in a new one. Whatever it does, nothing stale is used.
+fn once(suite: &Suite, l1: &mut Option<Machine>, files: &Files, step: &mut Step) -> Result<Seen> {
+    let machine = match l1 {
+        Some(machine) => machine,
+        None => l1.insert(Machine::start(step, files, &HOW)?),
+    };
+    let seen = run(suite, machine, step)?;
+    let counters = machine.counters()?;
+    let [stale, queue] = ["stale-uses", "queue-errors"].map(|name| counters.get(name));
+    if stale != 0 || queue != 0 {
+        return fail(format!("{stale} stale uses, {queue} queue errors"));
+    }
+    Ok(seen)
 }
 
 fn run(suite: &Suite, machine: &mut Machine, step: &mut Step) -> Result<Seen> {

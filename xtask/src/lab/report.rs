@@ -55,6 +55,12 @@ impl Seen {
         }
     }
 
+    /// The same, with a reservation.
+    pub fn but(mut self, what: &str) -> Self {
+        self.said = format!("{}, {what}", self.said);
+        self
+    }
+
     pub fn with(mut self, name: &str, value: impl Into<Value>) -> Self {
         self.numbers.insert(name.to_owned(), value.into());
         self
