@@ -87,6 +87,49 @@ static inline void need(int good, const char *what)
     }
 }
 
+/* Any number of 31 bits, the same ones in each run. */
+static inline uint64_t next(void)
+{
+    static uint64_t state = 0x9e3779b97f4a7c15;
+    state ^= state >> 12;
+    state ^= state << 25;
+    state ^= state >> 27;
+    return state * 0x2545f4914f6cdd1d >> 33;
+}
+
+/* The next PASID-table entry that the driver has for the device, as the last column of its debugfs file has it: quadwords,
+ * the highest first. NULL after the last; the text holds until the next call. */
+static inline const char *next_entry(void)
+{
+    static FILE *file;
+    static char line[512];
+    if (!file)
+        file = fopen("/sys/kernel/debug/iommu/intel/dmar_translation_struct", "r");
+    need(file != NULL, "dmar_translation_struct");
+    while (fgets(line, sizeof(line), file)) {
+        const char *entry = strrchr(line, '\t');
+        line[strcspn(line, "\n")] = 0;
+        /* The device's address there has no domain. */
+        if (strncmp(line, address + 5, strlen(address + 5)) == 0 && entry)
+            return entry + 1;
+    }
+    fclose(file);
+    file = NULL;
+    return NULL;
+}
+
+/* Its lowest quadword, which has PGTT (VT-d 9.6). */
+static inline uint64_t lowest(const char *entry)
+{
+    const char *low = strrchr(entry, ':');
+    return low ? strtoull(low + 1, NULL, 0) : 0;
+}
+
+static inline unsigned pgtt(uint64_t lowest)
+{
+    return lowest >> 6 & 7;
+}
+
 static inline void edu_write(uint32_t offset, uint64_t value)
 {
     *(volatile uint64_t *)(edu + offset) = value;

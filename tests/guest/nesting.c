@@ -31,18 +31,8 @@ static uint8_t *ram;
 /* The PASID-table entry that the driver has for the device, from its debugfs file. */
 static void say_entry(const char *stage)
 {
-    char line[512];
-    FILE *file = fopen("/sys/kernel/debug/iommu/intel/dmar_translation_struct", "r");
-    need(file != NULL, "dmar_translation_struct");
-    while (fgets(line, sizeof(line), file)) {
-        /* The device's address there has no domain. */
-        if (strncmp(line, address + 5, strlen(address + 5)) == 0) {
-            char *last = strrchr(line, '\t');
-            line[strcspn(line, "\n")] = 0;
-            say("entry %s %s", stage, last ? last + 1 : line);
-        }
-    }
-    fclose(file);
+    for (const char *entry; (entry = next_entry());)
+        say("entry %s %s", stage, entry);
 }
 
 /* Copies a page by the device; `expected` and TARGET are offsets in ram, the others the device's addresses. */

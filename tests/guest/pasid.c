@@ -120,26 +120,10 @@ static const char *all_good(void)
 /* How many PASID-table entries the kernel has for the device with PGTT 3 (VT-d 9.6). */
 static unsigned nested_entries(void)
 {
-    char line[512];
     unsigned count = 0;
-    FILE *file = fopen("/sys/kernel/debug/iommu/intel/dmar_translation_struct", "r");
-    need(file != NULL, "dmar_translation_struct");
-    while (fgets(line, sizeof(line), file)) {
-        const char *low = strrchr(line, ':');
-        count += strncmp(line, address + 5, strlen(address + 5)) == 0 && low &&
-                 (strtoull(low + 1, NULL, 0) >> 6 & 7) == 3;
-    }
-    fclose(file);
+    for (const char *entry; (entry = next_entry());)
+        count += pgtt(lowest(entry)) == 3;
     return count;
-}
-
-static uint64_t next(void)
-{
-    static uint64_t state = 0x9e3779b97f4a7c15;
-    state ^= state >> 12;
-    state ^= state << 25;
-    state ^= state >> 27;
-    return state * 0x2545f4914f6cdd1d >> 33;
 }
 
 static int in_use(unsigned n)

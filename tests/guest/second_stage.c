@@ -23,22 +23,6 @@ static void set_entry(uint64_t at, uint64_t entry)
     need(pwrite(memory, &entry, 8, (off_t)at) == 8, "/dev/mem");
 }
 
-/* The lowest quadword of the device's entry. */
-static uint64_t pasid_entry(void)
-{
-    char line[512];
-    uint64_t found = 0;
-    FILE *file = fopen("/sys/kernel/debug/iommu/intel/dmar_translation_struct", "r");
-    need(file != NULL, "dmar_translation_struct");
-    while (!found && fgets(line, sizeof(line), file)) {
-        const char *low = strrchr(line, ':');
-        if (strncmp(line, address, strlen(address)) == 0 && low)
-            found = strtoull(low + 1, NULL, 0);
-    }
-    fclose(file);
-    return found;
-}
-
 int main(int argc, char **argv)
 {
     if (argc != 3 && argc != 5)
@@ -49,11 +33,13 @@ int main(int argc, char **argv)
     if (argc == 5)
         return set_entry(strtoull(argv[3], NULL, 0), strtoull(argv[4], NULL, 0)), 0;
 
-    uint64_t page = strtoull(argv[2], NULL, 0), entry = pasid_entry();
+    const char *first = next_entry();
+    need(first != NULL, "the device has no entry");
+    uint64_t page = strtoull(argv[2], NULL, 0), entry = lowest(first);
     /* AW counts levels from 2 on; SSPTPTR is the rest. */
     int level = (int)(entry >> 2 & 7) + 2;
     uint64_t table = entry & ~0xfffull;
-    need((entry & 1) && (entry >> 6 & 7) >= 2, "the device has no second stage");
+    need((entry & 1) && (pgtt(entry) == 2 || pgtt(entry) == 3), "the device has no second stage");
     for (;; level--) {
         uint64_t at = table + (page >> (12 + 9 * (level - 1)) & 511) * 8;
         entry = entry_at(at);

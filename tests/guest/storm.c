@@ -15,15 +15,6 @@ enum { SLOTS = 48, SLOT_PAGES = 64 };
 #define SLOT (SLOT_PAGES * 4096ull)
 #define VIRTUAL(slot) (0x100000000ull + (slot) * 0x200000ull)
 
-static uint64_t next(void)
-{
-    static uint64_t state = 0x9e3779b97f4a7c15;
-    state ^= state >> 12;
-    state ^= state << 25;
-    state ^= state >> 27;
-    return state * 0x2545f4914f6cdd1d >> 33;
-}
-
 int main(int argc, char **argv)
 {
     uint64_t pages[SLOTS] = { 0 }, maps = 0, unmaps = 0, dmas = 0, refused = 0, wrong = 0;

@@ -35,7 +35,7 @@ pub fn second_stage_page(report: &mut Report, machine: &mut Machine) -> Result<(
 
             machine.l1.run(step, "dmesg -c >/dev/null")?;
             let faults = machine.counters()?.get("faults");
-            let take = format!("second_stage {THIRD} {page:#x}");
+            let take = format!("second_stage 0000:{THIRD} {page:#x}");
             let taken = machine.l1.run(step, &take)?;
             attempt(machine, step, 2, "refused")?;
             let refused = machine.counters()?.get("faults") - faults;
