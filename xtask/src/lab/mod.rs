@@ -129,7 +129,7 @@ fn run(workspace: &Workspace, cache: &Cache, options: &Options) -> Result<Report
     let mut report = Report::default();
     match options.soak {
         Some(minutes) => soaked_boot(&mut report, &prepared, minutes).or_else(said)?,
-        None => first_boot(&mut report, &prepared, workspace, options.broken).or_else(said)?,
+        None => first_boot(&mut report, &prepared, workspace, options).or_else(said)?,
     }
     if !options.broken && options.soak.is_none() {
         second_boot(&mut report, &prepared).or_else(said)?;
@@ -153,8 +153,9 @@ fn first_boot(
     report: &mut Report,
     prepared: &Prepared,
     workspace: &Workspace,
-    broken: bool,
+    options: &Options,
 ) -> Result<()> {
+    let broken = options.broken;
     let machine = &mut start(report, "l1.boot", prepared, &How::NESTING)?;
     let guest = Guest {
         unit: if broken {
@@ -166,7 +167,8 @@ fn first_boot(
     };
     let went = (|| {
         if !broken {
-            host::steps(report, machine, workspace)?;
+            let newest = options.release == Release::Newest;
+            host::steps(report, machine, workspace, newest)?;
         }
         guest.first_steps(report, machine)?;
         controls::second_stage_page(report, machine)?;
