@@ -103,10 +103,9 @@ pub fn build_for_guest(workspace: &Workspace, to: &Path) -> Result<()> {
     ui::output(&mut gcc).map(drop)
 }
 
-/// One boot, and all that the program said. Guests have stalled in the middle of a rule: an emulated APIC had
-/// an interrupt in service that its processor had left, which blocks what is of no higher priority. Why
-/// is not known. So one that stalls is booted once more, and the first is printed. A rule that stalls a
-/// kernel only at times would pass here.
+/// One boot, and all that the program said. Guests used to stall in the middle of a rule, until an emulator that
+/// loses accesses was mended (qemu-patches, system/physmem). In case there is another cause, one that stalls is
+/// booted once more, and the first is printed. A rule that stalls a kernel only at times would pass here.
 fn boot(
     program: &Path,
     firmware: &Path,

@@ -103,8 +103,9 @@ pub fn run_command(args: &[String]) -> Result<()> {
     judge(&report)
 }
 
-/// The run that is part of `cargo xtask check`. Emulated processors have been seen to lose an interrupt, so that a
-/// guest waits for ever; a run in which somebody waited in vain, and nothing else was wrong, is made once more.
+/// The run that is part of `cargo xtask check`. Emulated guests used to stand still at times (qemu-patches mend what was
+/// found); in case there is another cause, a run in which somebody waited in vain, and nothing else was wrong,
+/// is made once more.
 pub fn check(workspace: &Workspace, cache: &Cache) -> Result<()> {
     let options = Options::parse(&[])?;
     let mut report = run(workspace, cache, &options)?;

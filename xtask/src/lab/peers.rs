@@ -81,8 +81,8 @@ const fn suite(name: &'static str, command: &'static str, seconds: u64) -> Suite
     }
 }
 
-/// Runs them all. A program that fails or does not end is run once more, in an L1 of its own, as tests that wait
-/// for interrupts of igb have stalled on a busy machine behind every kind of unit; the line says so then.
+/// Runs them all. A program that fails or does not end is run once more, in an L1 of its own, and the line says so:
+/// tests that wait for interrupts of igb have stalled on a busy machine, behind intel-iommu as well.
 pub fn steps(report: &mut Report, files: &Files) -> Result<()> {
     let mut l1 = None;
     for suite in SUITES {
