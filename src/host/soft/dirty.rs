@@ -4,10 +4,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::State;
 use super::dispatch::Call;
 use super::domain::Paging;
 use super::ioas::last_of;
-use super::{Kernel, State};
 use crate::host::Errno;
 use crate::host::uapi::{
     DIRTY_BITMAP_NO_CLEAR, DIRTY_TRACKING_ENABLE, GetDirtyBitmap, SetDirtyTracking,
@@ -47,14 +47,9 @@ impl State {
             return Err(libc::EOPNOTSUPP);
         }
         let (domain, ioas) = self.tracked(context, get.hwpt_id)?;
-        // 6.12 has no check of its own, and the end of nothing overflows.
-        let empty = match self.config.kernel {
-            Kernel::V6_12 => libc::EOVERFLOW,
-            Kernel::V7_3 => libc::EINVAL,
-        };
         let ioas = self.context(context)?.ioas(ioas)?;
         if get.length == 0 {
-            return Err(empty);
+            return Err(libc::EINVAL);
         }
         let last = check_range(&get, ioas.alignment)?;
         let dirty = domain.dirty.as_ref().ok_or(libc::EOPNOTSUPP)?;

@@ -91,7 +91,9 @@ static void get_range(void)
     uint32_t hwpt = new_paging(new_ioas(), 0);
     struct hwpt_get_dirty_bitmap g = of(hwpt, &bits);
     g.length = 0;
-    expect(get(g), as_7_3() ? EINVAL : EOVERFLOW, "no length");
+    int error = get(g);
+    /* 6.12.107 has no check of its own, and the end of nothing overflows; 6.12.117 has one. */
+    expect(error == EOVERFLOW && !as_7_3() ? EINVAL : error, EINVAL, "no length");
     g = of(hwpt, &bits);
     g.iova = -PAGE;
     g.length = 2 * PAGE;

@@ -171,9 +171,9 @@ fn conformance(
     );
     let limit = Duration::from_secs(90);
     let (_, said) = machine.l1.try_for(step, &command, limit)?;
-    let tally = conformance::judge_one(&said, workspace, newest).context("host_conformance")?;
     // Many a rule is about DMA that is refused.
     machine.refused = machine.counters()?.get("faults");
+    let tally = conformance::judge_one(&said, workspace, newest).context("host_conformance")?;
     let names = |rules: &[(String, String)]| {
         let names: Vec<_> = rules
             .iter()
