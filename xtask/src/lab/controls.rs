@@ -20,6 +20,9 @@ pub fn second_stage_page(report: &mut Report, machine: &mut Machine) -> Result<(
         machine,
         "control.second-stage-page",
         |machine, step| {
+            if let Some(why) = machine.no_iommufd_in_l2 {
+                return Ok(Seen::skipped(why));
+            }
             let command = format!(
                 "give {THIRD_IN_L2}; rm -f /tmp/reach*; \
              reach 0000:{THIRD_IN_L2} $(vfio {THIRD_IN_L2}) >/tmp/reached 2>&1 &"
@@ -97,6 +100,9 @@ pub fn dropped_invalidations(
         machine,
         "control.dropped-invalidations",
         |machine, step| {
+            if let Some(why) = machine.no_iommufd_in_l2 {
+                return Ok(Seen::skipped(why));
+            }
             machine.start_l2(step, "x-inject=drop-invalidations")?;
             machine.boot_l2(step)?;
             let storm =

@@ -98,6 +98,8 @@ pub struct Machine {
     pub monitor: Qmp,
     /// DMA requests that are to be refused so far.
     pub refused: u64,
+    /// Why L2's own iommufd cannot use its devices, if so.
+    pub no_iommufd_in_l2: Option<&'static str>,
 }
 
 impl Machine {
@@ -157,6 +159,7 @@ impl Machine {
                 l2,
                 monitor,
                 refused: 0,
+                no_iommufd_in_l2: None,
             }),
             Err(e) => {
                 child.kill().ok();
@@ -232,7 +235,7 @@ impl Machine {
         let said = self.l1.run(
             step,
             "tail -n 5 /tmp/emulator; \
-             grep -m 1 -A 30 -e 'BUG: ' -e 'Oops: ' -e 'Kernel panic' -e 'WARNING: ' /tmp/l2 || \
+             grep -m 1 -B 4 -A 30 -e 'BUG: ' -e 'Oops: ' -e 'Kernel panic' -e 'WARNING: ' -e 'rcu: INFO' /tmp/l2 || \
              tail -n 12 /tmp/l2; true",
         );
         Error::new(format!(
