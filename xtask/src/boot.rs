@@ -24,6 +24,12 @@ use crate::ui::{Context, Error, Result, Step, fail, indent, tail};
 use crate::verdict;
 use crate::workspace::Workspace;
 
+/// Words for the kernel of every emulated guest. On a loaded machine its timer may miss its moment, for which
+/// Linux panics at once. And the watchdog of clocksources waits with interrupts off for another processor
+/// (`watchdog_check_skew()` of Linux 7.3, `clocksource_verify_percpu()` before): if that one is stopping the machine to switch the
+/// clocksource, and time is still counted in jiffies, both wait for ever.
+pub const EMULATED: &str = "quiet no_timer_check tsc=nowatchdog";
+
 pub const USAGE: &str = "\
 usage: cargo xtask boot [OPTION...] NAME...
   NAME          a guest test of `cargo xtask check`; several may be given
@@ -312,9 +318,8 @@ impl Machine {
     ) -> Result<Self> {
         // A guest that is to reboot by itself must not do so in a panic: that would look the same.
         let reboots = scenario.then == Then::Reboot;
-        // Under TCG a loaded machine's timer may miss its moment; Linux would panic at once.
         let mut append = format!(
-            "console=ttyS0 panic={} quiet no_timer_check intel_iommu=on,sm_on nvtd.patience={} {}",
+            "console=ttyS0 panic={} {EMULATED} intel_iommu=on,sm_on nvtd.patience={} {}",
             if reboots { 0 } else { -1 },
             scenario.patience,
             scenario.append

@@ -9,6 +9,7 @@ use std::process::{self, Command};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::boot::EMULATED;
 use crate::cache::{self, Cache};
 use crate::debian::Apt;
 use crate::guest;
@@ -136,10 +137,9 @@ fn boot_once(
     ] {
         command.args(words.split_whitespace());
     }
-    command.args([
-        "-append",
-        "console=ttyS0 panic=-1 quiet intel_iommu=on,sm_on rdinit=/conformance",
-    ]);
+    command.arg("-append").arg(format!(
+        "console=ttyS0 panic=-1 {EMULATED} intel_iommu=on,sm_on rdinit=/conformance"
+    ));
     let (log, facts) = (dir.join("qemu.log"), dir.join("facts"));
     fs::write(&facts, "").context(facts.display())?;
     let errors = fs::File::create(&log).context(log.display())?;

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Map, Value, json};
 
 use super::agent::Agent;
+use crate::boot::EMULATED;
 use crate::qmp::Qmp;
 use crate::ui::{Context, Error, Result, Step, fail, indent, tail};
 
@@ -135,10 +136,10 @@ impl Machine {
         );
         words("-netdev user,id=user -device igb,addr=7,netdev=user,romfile=");
         words("-device pasid-testdev,addr=8 -device pasid-testdev,addr=9");
-        let append = "console=ttyS0 panic=-1 quiet no_timer_check intel_iommu=on,sm_on rdinit=/lab";
-        command
-            .arg("-append")
-            .arg(format!("{append} {}", how.append));
+        command.arg("-append").arg(format!(
+            "console=ttyS0 panic=-1 {EMULATED} intel_iommu=on,sm_on rdinit=/lab {}",
+            how.append
+        ));
         for port in ["agent", "l2-agent", "l2-monitor"] {
             crate::cache::remove(&dir.join(port))?;
         }

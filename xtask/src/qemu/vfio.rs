@@ -8,6 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::{PROGRAM, build, firmware};
+use crate::boot::EMULATED;
 use crate::cache::{self, Cache};
 use crate::debian::Apt;
 use crate::guest;
@@ -108,10 +109,9 @@ fn boot(step: &mut Step, program: &Path, firmware: &Path, kernel: &Path, dir: &P
     ] {
         command.args(words.split(' '));
     }
-    command.args([
-        "-append",
-        "console=ttyS0 panic=-1 quiet intel_iommu=on,sm_on rdinit=/vfio",
-    ]);
+    command.arg("-append").arg(format!(
+        "console=ttyS0 panic=-1 {EMULATED} intel_iommu=on,sm_on rdinit=/vfio"
+    ));
     let log = dir.join("qemu.log");
     let errors = fs::File::create(&log).context(log.display())?;
     let mut child = command
