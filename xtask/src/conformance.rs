@@ -105,8 +105,9 @@ pub fn build_for_guest(workspace: &Workspace, to: &Path) -> Result<()> {
 }
 
 /// One boot, and all that the program said. Guests used to stall in the middle of a rule, until an emulator that
-/// loses accesses was mended (qemu-patches, system/physmem). In case there is another cause, one that stalls is
-/// booted once more, and the first is printed. A rule that stalls a kernel only at times would pass here.
+/// loses accesses was mended (qemu-patches, system/physmem) and the clocksource watchdog kept out ([`EMULATED`]). In
+/// case there is another cause, one that stalls is booted once more, and the first is printed. A rule that stalls a
+/// kernel only at times would pass here.
 fn boot(
     program: &Path,
     firmware: &Path,

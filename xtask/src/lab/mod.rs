@@ -103,17 +103,15 @@ pub fn run_command(args: &[String]) -> Result<()> {
     judge(&report)
 }
 
-/// The run that is part of `cargo xtask check`. Emulated guests used to stand still at times (qemu-patches mend what was
-/// found); in case there is another cause, a run in which somebody waited in vain, and nothing else was wrong,
-/// is made again, twice at most: L2 has been seen to stop in the middle of its boot, and why is not known.
+/// The run that is part of `cargo xtask check`. Emulated guests used to stand still at times: what was found is mended
+/// (qemu-patches, [`crate::boot::EMULATED`]). In case there is another cause, a run in which somebody waited in vain, and
+/// nothing else was wrong, is made once more, and the first is printed.
 pub fn check(workspace: &Workspace, cache: &Cache) -> Result<()> {
     let options = Options::parse(&[])?;
     let mut report = run(workspace, cache, &options)?;
-    for _ in 0..2 {
-        if report.stalled() {
-            eprintln!("{}  running the lab once more", report.text());
-            report = run(workspace, cache, &options)?;
-        }
+    if report.stalled() {
+        eprintln!("{}  running the lab once more", report.text());
+        report = run(workspace, cache, &options)?;
     }
     judge(&report).map_err(|e| Error::new(format!("{e}\n{}", report.text())))
 }
