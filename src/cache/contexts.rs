@@ -5,7 +5,7 @@
 //! them is out of reach at once. Like the translation cache this one refuses what
 //! was looked up before an invalidation and comes after it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -18,7 +18,7 @@ use crate::translate::tables::Translated;
 const CAPACITY: usize = 4096;
 
 /// Whose requests.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Key {
     /// The device's handle.
     pub device: u32,
@@ -43,16 +43,57 @@ impl Context {
         let [user, supervisor] = &self.tags;
         if privileged { supervisor } else { user }
     }
+
+    /// It is forgotten: whoever still has it caches nothing more under its tags.
+    fn retire(&self) {
+        self.tags.iter().for_each(Tag::retire);
+    }
 }
 
 /// What a lookup that starts now must show to fill the cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ticket(u64);
 
+/// Entries, and what invalidations name them by.
+#[derive(Debug, Default)]
+struct Entries {
+    by_key: HashMap<Key, Arc<Context>>,
+    by_domain: BTreeSet<(u16, u32, Key)>,
+}
+
+impl Entries {
+    fn name(key: Key, context: &Context) -> (u16, u32, Key) {
+        (context.translated.domain_id, context.translated.pasid, key)
+    }
+
+    fn insert(&mut self, key: Key, context: Arc<Context>) {
+        self.by_domain.insert(Self::name(key, &context));
+        if let Some(before) = self.by_key.insert(key, Arc::clone(&context)) {
+            let name = Self::name(key, &before);
+            if name != Self::name(key, &context) {
+                self.by_domain.remove(&name);
+            }
+            before.retire();
+        }
+    }
+
+    fn forget(&mut self, named: impl Fn(&Key, &Context) -> bool) {
+        let by_domain = &mut self.by_domain;
+        self.by_key.retain(|key, context| {
+            let gone = named(key, context);
+            if gone {
+                by_domain.remove(&Self::name(*key, context));
+                context.retire();
+            }
+            !gone
+        });
+    }
+}
+
 /// The cache.
 #[derive(Debug, Default)]
 pub struct ContextCache {
-    entries: RwLock<HashMap<Key, Arc<Context>>>,
+    entries: RwLock<Entries>,
     epoch: AtomicU64,
 }
 
@@ -63,9 +104,10 @@ impl ContextCache {
         Ticket(self.epoch.load(Ordering::SeqCst))
     }
 
-    /// The entry of a key.
+    /// The entry of a key, unless too much was invalidated under its tags.
     pub fn get(&self, key: Key) -> Option<Arc<Context>> {
-        self.entries.read().get(&key).cloned()
+        let found = self.entries.read().by_key.get(&key).cloned();
+        found.filter(|context| !context.tags.iter().any(Tag::is_dead))
     }
 
     /// Remember `context`, unless something was forgotten since `ticket`.
@@ -75,8 +117,8 @@ impl ContextCache {
         if self.ticket() != ticket {
             return;
         }
-        if entries.len() >= CAPACITY && !entries.contains_key(&key) {
-            entries.clear();
+        if entries.by_key.len() >= CAPACITY && !entries.by_key.contains_key(&key) {
+            entries.forget(|_, _| true);
         }
         entries.insert(key, context);
     }
@@ -84,9 +126,7 @@ impl ContextCache {
     /// Forget the entries for which `named` holds.
     pub fn forget(&self, named: impl Fn(&Key, &Context) -> bool) {
         self.epoch.fetch_add(1, Ordering::SeqCst);
-        self.entries
-            .write()
-            .retain(|key, context| !named(key, context));
+        self.entries.write().forget(named);
     }
 
     /// Forget everything.
@@ -96,8 +136,25 @@ impl ContextCache {
 
     /// Run `work` on every entry, with the cache locked.
     pub fn for_each(&self, mut work: impl FnMut(&Context)) {
-        for context in self.entries.read().values() {
+        for context in self.entries.read().by_key.values() {
             work(context);
+        }
+    }
+
+    /// Run `work` on every entry of a domain, and of a PASID if one is given, with the cache locked.
+    pub fn for_each_of(&self, domain_id: u16, pasid: Option<u32>, mut work: impl FnMut(&Context)) {
+        let key = |device, pasid| Key { device, pasid };
+        let first = (domain_id, pasid.unwrap_or(0), key(0, None));
+        let last = (
+            domain_id,
+            pasid.unwrap_or(u32::MAX),
+            key(u32::MAX, Some(u32::MAX)),
+        );
+        let entries = self.entries.read();
+        for (.., key) in entries.by_domain.range(first..=last) {
+            if let Some(context) = entries.by_key.get(key) {
+                work(context);
+            }
         }
     }
 }

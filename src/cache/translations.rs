@@ -1,100 +1,65 @@
-//! The translation cache: bounded, sharded, with invalidation by generation.
+//! The translation cache: bounded, read without locks, with invalidation by generation.
 //!
 //! Entries belong to a [`Tag`], one per set of tables (an HWPT, or a PASID's stages). Forgetting all of
-//! a tag costs O(1): its generation moves on and older entries no longer match.
+//! a tag costs O(1): its stamp moves on and older entries no longer match.
 //! Forgetting a few pages removes just these. Either way the tag's epoch moves on
 //! first, and a walk that began before that can no longer fill the cache.
+//!
+//! Beside leaves there are tables of 4 KiB pages that were found ([`LastTable`]): the paging-structure cache (6.2.4),
+//! which makes a walk one of a single entry.
 
 use std::hash::{BuildHasher, Hasher};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
-use parking_lot::Mutex;
-
+use super::sets::{Name, PLACE, Set, WAYS};
+pub use super::tags::{Link, Tag, Ticket};
+use super::tags::{Place, State, Tags, kinds};
 use crate::spec::PAGE_SIZE;
-use crate::translate::walk::Leaf;
-use crate::translate::{Access, Fault, Translation};
+use crate::translate::walk::{LastTable, Leaf, Rights};
+use crate::translate::{Access, Fault, Permissions, Translation};
 
-const SHARDS: usize = 16;
-const SETS_PER_SHARD: usize = 64;
-const WAYS: usize = 4;
+/// Sets in one piece of the cache, and pieces.
+const SEGMENT: usize = 128;
+const SEGMENTS: usize = 256;
 
-/// Page sizes a leaf can have, smallest first.
+/// Page sizes a leaf can have, smallest first; their kinds are their numbers.
 const PAGE_SIZES: [u64; 3] = [PAGE_SIZE, PAGE_SIZE << 9, PAGE_SIZE << 18];
+
+/// The kind of a table of 4 KiB pages, and the size of what it translates.
+const TABLE: u64 = 3;
+const TABLE_REACH: u64 = PAGE_SIZE << 9;
 
 /// More pages than this are not looked up one by one: the whole tag is forgotten.
 const MAX_PAGES_ONE_BY_ONE: u64 = 512;
 
-/// Identity of a set of tables in the cache.
-#[derive(Debug)]
-pub struct Tag {
-    id: u64,
-    generation: AtomicU64,
-    epoch: AtomicU64,
-    /// Some entry is a part of a larger first-stage page, so that naming one address
-    /// of that page names entries elsewhere, too.
-    fractured: AtomicBool,
-}
+/// Addresses that an entry leads to have at most this many bits.
+const TARGET_BITS: u32 = 52;
 
-/// The state of a tag when a walk began; a fill needs it unchanged.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Ticket {
-    generation: u64,
-    epoch: u64,
-}
-
-impl Tag {
-    /// What a walk that starts now must show to fill the cache.
-    pub fn ticket(&self) -> Ticket {
-        Ticket {
-            generation: self.generation.load(Ordering::SeqCst),
-            epoch: self.epoch.load(Ordering::SeqCst),
-        }
-    }
-
-    /// Was nothing of this tag invalidated since `ticket`?
-    pub fn unchanged_since(&self, ticket: Ticket) -> bool {
-        self.ticket() == ticket
-    }
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Entry {
-    tag: u64,
-    generation: u64,
-    /// First address of the page.
-    page: u64,
-    leaf: Leaf,
-}
-
-#[derive(Debug, Default)]
-struct Set {
-    ways: [Option<Entry>; WAYS],
-    next: usize,
-}
-
-#[derive(Debug)]
-struct Shard {
-    sets: Vec<Set>,
-}
-
-/// A bounded cache of leaves.
-#[derive(Debug)]
+/// A bounded cache of leaves. Its memory comes as it is used, in pieces of 16 KiB.
 pub struct TranslationCache {
-    shards: Vec<Mutex<Shard>>,
-    hasher: std::hash::RandomState,
-    next_tag: AtomicU64,
+    segments: [OnceLock<Box<[Set]>>; SEGMENTS],
+    /// What makes the hash one that a guest cannot foresee.
+    secret: [u64; 2],
+    tags: Arc<Tags>,
+}
+
+impl core::fmt::Debug for TranslationCache {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("TranslationCache").finish_non_exhaustive()
+    }
 }
 
 impl Default for TranslationCache {
     fn default() -> Self {
-        let shard = || {
-            let sets = (0..SETS_PER_SHARD).map(|_| Set::default()).collect();
-            Mutex::new(Shard { sets })
+        let random = || {
+            let hasher = std::hash::RandomState::new().build_hasher();
+            hasher.finish()
         };
         Self {
-            shards: (0..SHARDS).map(|_| shard()).collect(),
-            hasher: std::hash::RandomState::new(),
-            next_tag: AtomicU64::new(1),
+            segments: [const { OnceLock::new() }; SEGMENTS],
+            // Odd, so that no factor is 0.
+            secret: [random(), random() | 1],
+            tags: Arc::default(),
         }
     }
 }
@@ -104,156 +69,244 @@ fn page_start(address: u64, size: u64) -> u64 {
     address & !size.wrapping_sub(1)
 }
 
+/// The page of this kind and size around an address, as entries are named.
+fn key_of(address: u64, kind: u64, size: u64) -> u64 {
+    (page_start(address, size) >> 12 << 3) | 4 | kind
+}
+
+/// A tag's place as values have it.
+fn place_bits(place: Place) -> u64 {
+    u64::from(place) << PLACE.trailing_zeros()
+}
+
 impl TranslationCache {
     /// Entries the cache can hold.
-    pub const CAPACITY: usize = SHARDS * SETS_PER_SHARD * WAYS;
+    pub const CAPACITY: usize = SEGMENTS * SEGMENT * WAYS;
+
+    /// Bytes it takes at most.
+    pub const BYTES: usize = SEGMENTS * SEGMENT * size_of::<Set>();
 
     /// A tag that no entry has yet.
     pub fn new_tag(&self) -> Tag {
-        Tag {
-            id: self.next_tag.fetch_add(1, Ordering::Relaxed),
-            generation: AtomicU64::new(0),
-            epoch: AtomicU64::new(0),
-            fractured: AtomicBool::new(false),
-        }
+        self.tags.new_tag()
     }
 
-    /// Run `work` on the set in which a page's entry would be. The hash is keyed,
-    /// so a guest cannot pick addresses that all fall into one set.
-    fn with_set<T>(
-        &self,
-        tag: u64,
-        page: u64,
-        size: u64,
-        work: impl FnOnce(&mut Set) -> T,
-    ) -> Option<T> {
-        let mut hasher = self.hasher.build_hasher();
-        hasher.write_u64(tag);
-        hasher.write_u64(page | (size >> 12));
-        let hash = usize::try_from(hasher.finish() & 0xffff_ffff).unwrap_or(0);
-        let shard = self.shards.get(hash % SHARDS)?;
-        let mut shard = shard.lock();
-        let set = shard.sets.get_mut((hash / SHARDS) % SETS_PER_SHARD)?;
-        Some(work(set))
+    /// Segment and number of the set of a name: a multiplication of secret factors, both
+    /// halves of which count.
+    fn place_of(&self, key: u64, place: u64) -> (usize, usize) {
+        let [first, second] = self.secret;
+        let product =
+            u128::from(key.rotate_left(20) ^ place ^ first).wrapping_mul(u128::from(second ^ key));
+        let hash = ((product >> 64) as u64) ^ (product as u64);
+        let set = (hash >> 32) as usize % (SEGMENTS * SEGMENT);
+        (set / SEGMENT, set % SEGMENT)
+    }
+
+    /// The set of a name, if there are any entries near.
+    fn set(&self, key: u64, place: u64) -> Option<&Set> {
+        let (segment, set) = self.place_of(key, place);
+        self.segments.get(segment)?.get()?.get(set)
+    }
+
+    /// The set of a name, for writing.
+    fn set_for_writing(&self, key: u64, place: u64) -> Option<&Set> {
+        let (segment, set) = self.place_of(key, place);
+        let segment = self.segments.get(segment)?;
+        segment
+            .get_or_init(|| (0..SEGMENT).map(|_| Set::default()).collect())
+            .get(set)
+    }
+
+    fn find(&self, place: Place, stamp: u64, key: u64) -> Option<u64> {
+        let place = place_bits(place);
+        self.set(key, place)?.find(Name { key, stamp, place })
+    }
+
+    fn leaf(&self, place: Place, state: &State, stamp: u64, address: u64) -> Option<Leaf> {
+        let present = state.kinds();
+        PAGE_SIZES.iter().zip(0_u64..).find_map(|(&size, kind)| {
+            if present & (kinds::LEAF << kind) == 0 {
+                return None;
+            }
+            let value = self.find(place, stamp, key_of(address, kind, size))?;
+            Some(unpack(value, size, address))
+        })
     }
 
     /// The leaf cached for `address`, if it is still valid.
     pub fn get(&self, tag: &Tag, address: u64) -> Option<Leaf> {
-        let generation = tag.generation.load(Ordering::SeqCst);
-        PAGE_SIZES.iter().find_map(|&size| {
-            let page = page_start(address, size);
-            let leaf = self.with_set(tag.id, page, size, |set| {
-                let found = set.ways.iter().flatten().find(|entry| {
-                    entry.tag == tag.id
-                        && entry.page == page
-                        && entry.leaf.translation.page_size == size
-                        && entry.generation == generation
-                });
-                found.map(|entry| entry.leaf)
-            })??;
-            let translation = leaf.translation;
-            let offset = address.wrapping_sub(page);
-            Some(Leaf {
-                translation: Translation {
-                    address: translation.address.wrapping_add(offset),
-                    ..translation
-                },
-                ..leaf
-            })
-        })
+        let stamp = tag.ticket().stamp?;
+        self.leaf(tag.place(), tag.state()?, stamp, address)
+    }
+
+    /// The same for a tag that is known by its link.
+    #[inline]
+    pub fn get_by(&self, link: Link, address: u64) -> Option<Leaf> {
+        let (place, state, stamp) = self.tags.follow(link)?;
+        self.leaf(place, state, stamp, address)
     }
 
     /// Remember `leaf` for the page around `address`, unless something of the tag
     /// was invalidated since `ticket` was taken.
     pub fn fill(&self, tag: &Tag, ticket: Ticket, address: u64, leaf: Leaf) {
         let size = leaf.translation.page_size;
-        let page = page_start(address, size);
-        let base = page_start(leaf.translation.address, size);
-        let entry = Entry {
-            tag: tag.id,
-            generation: ticket.generation,
-            page,
-            leaf: Leaf {
-                translation: Translation {
-                    address: base,
-                    ..leaf.translation
-                },
-                ..leaf
-            },
+        let Some((_, kind)) = PAGE_SIZES.iter().zip(0_u64..).find(|(of, _)| **of == size) else {
+            return;
         };
-        if leaf.fractured {
-            // Before the epoch is looked at, so that whoever moves it on sees it.
-            tag.fractured.store(true, Ordering::SeqCst);
+        let fractured = if leaf.fractured { kinds::FRACTURED } else { 0 };
+        let found = page_start(leaf.translation.address, size);
+        self.put(
+            tag,
+            ticket,
+            (
+                key_of(address, kind, size),
+                (kinds::LEAF << kind) | fractured,
+            ),
+            (found, flags_of(&leaf)),
+        );
+    }
+
+    /// The table of 4 KiB pages for `address`, if one is cached.
+    pub fn table(&self, tag: &Tag, address: u64) -> Option<LastTable> {
+        if tag.state()?.kinds() & kinds::TABLE == 0 {
+            return None;
         }
-        self.with_set(tag.id, page, size, |set| {
-            // Under the set's lock: an invalidation moves the epoch on before it
-            // takes this lock, so it either is seen here or removes the entry.
-            if !tag.unchanged_since(ticket) {
-                return;
-            }
-            let same = set.ways.iter().position(|way| {
-                way.is_some_and(|old| {
-                    old.tag == entry.tag
-                        && old.page == page
-                        && old.leaf.translation.page_size == size
-                })
+        let key = key_of(address, TABLE, TABLE_REACH);
+        let value = self.find(tag.place(), tag.ticket().stamp?, key)?;
+        Some(LastTable {
+            address: target(value),
+            rights: Rights {
+                read: value & 1 != 0,
+                write: value & 2 != 0,
+                execute: value & 4 != 0,
+                user: value & 8 != 0,
+            },
+        })
+    }
+
+    /// Remember the table that has the entry of the 4 KiB page at `address`, as [`Self::fill`] does.
+    pub fn fill_table(&self, tag: &Tag, ticket: Ticket, address: u64, table: LastTable) {
+        let LastTable {
+            address: found,
+            rights,
+        } = table;
+        let flags = u64::from(rights.read)
+            | (u64::from(rights.write) << 1)
+            | (u64::from(rights.execute) << 2)
+            | (u64::from(rights.user) << 3);
+        let key = key_of(address, TABLE, TABLE_REACH);
+        self.put(tag, ticket, (key, kinds::TABLE), (found, flags));
+    }
+
+    fn put(&self, tag: &Tag, ticket: Ticket, (key, kind): (u64, u64), (found, flags): (u64, u64)) {
+        let (Some(state), Some(stamp)) = (tag.state(), ticket.stamp) else {
+            return;
+        };
+        if found >> TARGET_BITS != 0 {
+            return;
+        }
+        state.add_kind(kind);
+        let place = place_bits(tag.place());
+        let value = (found >> 12 << 24) | place | flags;
+        if let Some(set) = self.set_for_writing(key, place) {
+            set.fill(Name { key, stamp, place }, value, || {
+                tag.unchanged_since(ticket)
             });
-            let index = same.unwrap_or(set.next);
-            if let Some(way) = set.ways.get_mut(index) {
-                *way = Some(entry);
-            }
-            if same.is_none() {
-                set.next = set.next.wrapping_add(1) % WAYS;
-            }
-        });
+        }
     }
 
     /// Forget everything of `tag`.
     pub fn invalidate_all(&self, tag: &Tag) {
-        tag.epoch.fetch_add(1, Ordering::SeqCst);
-        tag.generation.fetch_add(1, Ordering::SeqCst);
+        if let Some(state) = tag.state() {
+            state.move_epoch();
+            state.move_stamp();
+        }
     }
 
-    /// Forget `pages` pages of 4 KiB from `address` on.
-    pub fn invalidate_range(&self, tag: &Tag, address: u64, pages: u64) {
-        if pages > MAX_PAGES_ONE_BY_ONE {
-            self.invalidate_all(tag);
+    /// Forget `pages` pages of 4 KiB from `address` on, and unless `leaf_only` the tables
+    /// that lead to them.
+    pub fn invalidate_range(&self, tag: &Tag, address: u64, pages: u64, leaf_only: bool) {
+        let Some(state) = tag.state() else {
+            return;
+        };
+        state.move_epoch();
+        let present = state.kinds();
+        if pages > MAX_PAGES_ONE_BY_ONE || present & kinds::FRACTURED != 0 {
+            state.move_stamp();
             return;
         }
-        tag.epoch.fetch_add(1, Ordering::SeqCst);
-        if tag.fractured.load(Ordering::SeqCst) {
-            self.invalidate_all(tag);
-            return;
-        }
-        let start = page_start(address, PAGE_SIZE);
         let bytes = pages.wrapping_mul(PAGE_SIZE);
-        for size in PAGE_SIZES {
-            let mut page = page_start(start, size);
-            let mut covered = page.wrapping_sub(start).wrapping_add(size);
-            loop {
-                self.remove(tag, page, size);
-                if covered >= bytes {
-                    break;
-                }
-                page = page.wrapping_add(size);
-                covered = covered.wrapping_add(size);
+        for (&size, kind) in PAGE_SIZES.iter().zip(0..) {
+            if present & (kinds::LEAF << kind) != 0 {
+                self.remove(tag, kind, size, (address, bytes));
             }
+        }
+        if !leaf_only && present & kinds::TABLE != 0 {
+            self.remove(tag, TABLE, TABLE_REACH, (address, bytes));
         }
     }
 
-    fn remove(&self, tag: &Tag, page: u64, size: u64) {
-        self.with_set(tag.id, page, size, |set| {
-            for way in &mut set.ways {
-                let hit = way.is_some_and(|entry| {
-                    entry.tag == tag.id
-                        && entry.page == page
-                        && entry.leaf.translation.page_size == size
-                });
-                if hit {
-                    *way = None;
-                }
+    /// Take out the entries of a kind, for `size` bytes each, that have to do with a range.
+    fn remove(&self, tag: &Tag, kind: u64, size: u64, (address, bytes): (u64, u64)) {
+        let place = place_bits(tag.place());
+        let start = page_start(address, PAGE_SIZE);
+        let mut page = page_start(start, size);
+        let mut covered = page.wrapping_sub(start).wrapping_add(size);
+        loop {
+            let key = key_of(page, kind, size);
+            if let Some(set) = self.set(key, place) {
+                set.remove(key, place);
             }
-        });
+            if covered >= bytes {
+                break;
+            }
+            page = page.wrapping_add(size);
+            covered = covered.wrapping_add(size);
+        }
+    }
+}
+
+/// The address that a value leads to.
+fn target(value: u64) -> u64 {
+    value >> 24 << 12
+}
+
+/// What a leaf says beside its address, in 8 bits.
+fn flags_of(leaf: &Leaf) -> u64 {
+    let permissions = leaf.translation.permissions;
+    [
+        permissions.read,
+        permissions.write,
+        permissions.execute,
+        permissions.privileged,
+        permissions.global,
+        permissions.untranslated,
+        leaf.dirty,
+        leaf.fractured,
+    ]
+    .into_iter()
+    .rev()
+    .fold(0, |bits, flag| (bits << 1) | u64::from(flag))
+}
+
+/// The leaf of a value, for an address in its page of `size` bytes.
+fn unpack(value: u64, size: u64, address: u64) -> Leaf {
+    let flag = |bit: u32| value & (1 << bit) != 0;
+    Leaf {
+        translation: Translation {
+            address: target(value) | (address & size.wrapping_sub(1)),
+            page_size: size,
+            permissions: Permissions {
+                read: flag(0),
+                write: flag(1),
+                execute: flag(2),
+                privileged: flag(3),
+                global: flag(4),
+                untranslated: flag(5),
+            },
+        },
+        dirty: flag(6),
+        fractured: flag(7),
     }
 }
 

@@ -11,7 +11,7 @@ pub mod user;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use parking_lot::RwLock;
+use parking_lot::{RwLock, RwLockReadGuard};
 
 use crate::{Error, Result};
 
@@ -271,6 +271,90 @@ impl GuestMemory {
             .filter(|region| (region.gpa, region.size) == (gpa, size))
     }
 
+    /// Read a naturally aligned little-endian qword.
+    ///
+    /// # Errors
+    /// See [`MemoryError`].
+    pub fn read_u64(&self, gpa: u64) -> core::result::Result<u64, MemoryError> {
+        self.locked().read_u64(gpa)
+    }
+
+    /// Read `N` qwords, each atomically.
+    ///
+    /// # Errors
+    /// See [`MemoryError`].
+    pub fn read_qwords<const N: usize>(
+        &self,
+        gpa: u64,
+    ) -> core::result::Result<[u64; N], MemoryError> {
+        self.locked().read_qwords(gpa)
+    }
+
+    /// Write a naturally aligned little-endian dword.
+    ///
+    /// # Errors
+    /// See [`MemoryError`].
+    pub fn write_u32(&self, gpa: u64, value: u32) -> core::result::Result<(), MemoryError> {
+        self.locked().write_u32(gpa, value)
+    }
+
+    /// Write `N` naturally aligned little-endian qwords, each atomically, in the order
+    /// of their addresses.
+    ///
+    /// # Errors
+    /// See [`MemoryError`]; some of the qwords may then have been written.
+    pub fn write_qwords<const N: usize>(
+        &self,
+        gpa: u64,
+        qwords: [u64; N],
+    ) -> core::result::Result<(), MemoryError> {
+        self.locked().write_qwords(gpa, qwords)
+    }
+
+    /// Replace the qword `old` at `gpa` by `new`. False if it was not `old`.
+    ///
+    /// # Errors
+    /// See [`MemoryError`].
+    pub fn compare_exchange_u64(
+        &self,
+        gpa: u64,
+        old: u64,
+        new: u64,
+    ) -> core::result::Result<bool, MemoryError> {
+        self.locked().compare_exchange_u64(gpa, old, new)
+    }
+
+    /// The memory with its regions locked, for several accesses at the cost of one lock. Regions can be
+    /// added and removed only once it is dropped, so there must be no other access by this thread meanwhile.
+    pub fn locked(&self) -> LockedMemory<'_> {
+        LockedMemory {
+            regions: self.regions.read(),
+        }
+    }
+
+    /// What is the page of `size` bytes (a power of two) around `gpa` to a device?
+    /// None unless one region holds all of it, as a host can map only whole pages.
+    pub fn page(&self, gpa: u64, size: u64) -> Option<PageKind> {
+        let start = gpa & !size.wrapping_sub(1);
+        let regions = self.regions.read();
+        let region = find(&regions, start)?;
+        if region.end().wrapping_sub(start) < size {
+            return None;
+        }
+        Some(if region.read_only {
+            PageKind::ReadOnly
+        } else {
+            PageKind::Writable
+        })
+    }
+}
+
+/// Guest RAM whose regions stay as they are; see [`GuestMemory::locked`].
+pub struct LockedMemory<'a> {
+    regions: RwLockReadGuard<'a, Vec<Region>>,
+}
+
+impl LockedMemory<'_> {
     /// Run `access` on the pointer to `size` bytes at `gpa`. `size` is a power of
     /// two up to 8, so an aligned access lies within one region.
     fn with<T>(
@@ -283,8 +367,7 @@ impl GuestMemory {
         if gpa & size.wrapping_sub(1) != 0 {
             return Err(MemoryError::Misaligned);
         }
-        let regions = self.regions.read();
-        let region = find(&regions, gpa).ok_or(MemoryError::NotRam)?;
+        let region = find(&self.regions, gpa).ok_or(MemoryError::NotRam)?;
         if write && region.read_only {
             return Err(MemoryError::ReadOnly);
         }
@@ -378,22 +461,6 @@ impl GuestMemory {
                     Ordering::Acquire,
                 )
                 .is_ok()
-        })
-    }
-
-    /// What is the page of `size` bytes (a power of two) around `gpa` to a device?
-    /// None unless one region holds all of it, as a host can map only whole pages.
-    pub fn page(&self, gpa: u64, size: u64) -> Option<PageKind> {
-        let start = gpa & !size.wrapping_sub(1);
-        let regions = self.regions.read();
-        let region = find(&regions, start)?;
-        if region.end().wrapping_sub(start) < size {
-            return None;
-        }
-        Some(if region.read_only {
-            PageKind::ReadOnly
-        } else {
-            PageKind::Writable
         })
     }
 }

@@ -329,11 +329,7 @@ pub fn runs<M: TableMemory + ?Sized, B>(
             })?;
         }
         Stages::Nested(first, second) => {
-            let tables = ThroughSecondStage {
-                memory,
-                second,
-                look: true,
-            };
+            let tables = ThroughSecondStage::new(memory, second, true);
             pages(&tables, first, start..=end, budget, &mut |page| {
                 let Some(outer) = Run::from_page(page).clip(&range) else {
                     return ControlFlow::Continue(());

@@ -19,7 +19,7 @@ pub mod walk;
 
 pub use diagnostic::Diagnostic;
 
-use crate::memory::{GuestMemory, MemoryError};
+use crate::memory::{GuestMemory, LockedMemory, MemoryError};
 use crate::spec::fault::FaultReason;
 use crate::spec::{INTERRUPT_RANGE_FIRST, INTERRUPT_RANGE_LAST};
 
@@ -61,6 +61,16 @@ impl From<MemoryError> for TableError {
             // Table addresses are aligned by their layout.
             MemoryError::NotRam | MemoryError::Misaligned => Self::NotRam,
         }
+    }
+}
+
+impl TableMemory for LockedMemory<'_> {
+    fn read(&self, address: u64) -> Result<u64, TableError> {
+        Ok(self.read_u64(address)?)
+    }
+
+    fn compare_exchange(&self, address: u64, old: u64, new: u64) -> Result<bool, TableError> {
+        Ok(self.compare_exchange_u64(address, old, new)?)
     }
 }
 

@@ -1,8 +1,10 @@
 //! The stages of a translation, and how they compose (3.6 to 3.8).
 
+use std::cell::Cell;
+
 use super::first_stage::FirstStage;
 use super::second_stage::SecondStage;
-use super::walk::{Leaf, walk};
+use super::walk::{Found, LastTable, Leaf, resume, walk};
 use super::{
     Access, Diagnostic, Fault, Permissions, TableError, TableMemory, Translation, is_beyond,
     is_interrupt_address,
@@ -26,7 +28,7 @@ impl Tables<SecondStage> {
         memory: &M,
         address: u64,
         access: Access,
-    ) -> Result<Leaf, Fault> {
+    ) -> Result<Found, Fault> {
         memory.second_stage_walk();
         walk(memory, &self.format, self.table, address, access)
     }
@@ -89,16 +91,60 @@ impl Stages {
         address: u64,
         access: Access,
     ) -> Result<Leaf, Fault> {
-        let leaf = match self {
-            Self::PassThrough { width, legacy } => pass_through(address, *width, *legacy)?,
+        self.find(memory, address, access).map(|found| found.leaf)
+    }
+
+    /// The same, along with where a walk for a page near can begin.
+    ///
+    /// # Errors
+    /// As [`Self::translate`].
+    pub fn find<M: TableMemory + ?Sized>(
+        &self,
+        memory: &M,
+        address: u64,
+        access: Access,
+    ) -> Result<Found, Fault> {
+        let found = match self {
+            Self::PassThrough { width, legacy } => Found {
+                leaf: pass_through(address, *width, *legacy)?,
+                table: None,
+            },
             Self::FirstStage(first) => walk(memory, &first.format, first.table, address, access)?,
             Self::SecondStage(second) => second.walk(memory, address, access)?,
             Self::Nested(first, second) => nested(memory, first, second, address, access)?,
         };
-        if is_interrupt_address(leaf.translation.address) {
+        if is_interrupt_address(found.leaf.translation.address) {
             return Err(self.interrupt_range());
         }
-        Ok(leaf.clear_of_interrupts(address))
+        Ok(Found {
+            leaf: found.leaf.clear_of_interrupts(address),
+            ..found
+        })
+    }
+
+    /// Translate from `table` on, which [`Self::find`] gave for a page near. None unless that
+    /// succeeds; [`Self::find`] then tells why.
+    pub fn resume<M: TableMemory + ?Sized>(
+        &self,
+        memory: &M,
+        table: LastTable,
+        address: u64,
+        access: Access,
+    ) -> Option<Leaf> {
+        let leaf = match self {
+            Self::PassThrough { .. } => None,
+            Self::FirstStage(first) => resume(memory, &first.format, table, address, access),
+            Self::SecondStage(second) => {
+                memory.second_stage_walk();
+                resume(memory, &second.format, table, address, access)
+            }
+            Self::Nested(first, second) => {
+                let leaf = resume(memory, &first.format, table, address, access)?;
+                below(memory, leaf, second, access).ok()
+            }
+        }?;
+        let interrupts = is_interrupt_address(leaf.translation.address);
+        (!interrupts).then(|| leaf.clear_of_interrupts(address))
     }
 
     /// The fault of a translated address that would raise an interrupt (3.15).
@@ -140,19 +186,32 @@ fn nested<M: TableMemory + ?Sized>(
     second: &Tables<SecondStage>,
     address: u64,
     access: Access,
+) -> Result<Found, Fault> {
+    let tables = ThroughSecondStage::new(memory, second, access.look);
+    let found = walk(&tables, &first.format, first.table, address, access)?;
+    Ok(Found {
+        leaf: below(memory, found.leaf, second, access)?,
+        // The entry that was read last is the leaf's.
+        table: found.table.map(|table| LastTable {
+            address: tables.last.get() & !PAGE_SIZE.wrapping_sub(1),
+            ..table
+        }),
+    })
+}
+
+/// The page of a first-stage leaf, through the second stage.
+fn below<M: TableMemory + ?Sized>(
+    memory: &M,
+    leaf: Leaf,
+    second: &Tables<SecondStage>,
+    access: Access,
 ) -> Result<Leaf, Fault> {
-    let tables = ThroughSecondStage {
-        memory,
-        second,
-        look: access.look,
-    };
-    let leaf = walk(&tables, &first.format, first.table, address, access)?;
     let page = leaf.translation;
-    let below = Access {
+    let access = Access {
         privileged: false,
         ..access
     };
-    let found = second.walk(memory, page.address, below)?;
+    let found = second.walk(memory, page.address, access)?.leaf;
     let translation = found.translation;
     Ok(Leaf {
         translation: Translation {
@@ -169,11 +228,25 @@ fn nested<M: TableMemory + ?Sized>(
 /// the second stage.
 pub struct ThroughSecondStage<'a, M: ?Sized> {
     /// Memory in which the second stage is.
-    pub memory: &'a M,
+    memory: &'a M,
     /// The second stage.
-    pub second: &'a Tables<SecondStage>,
+    second: &'a Tables<SecondStage>,
     /// Set no accessed or dirty bits.
-    pub look: bool,
+    look: bool,
+    /// Where in memory the qword is that was read last.
+    last: Cell<u64>,
+}
+
+impl<'a, M: ?Sized> ThroughSecondStage<'a, M> {
+    /// Nothing has been read; with `look` no accessed and dirty bits are set.
+    pub fn new(memory: &'a M, second: &'a Tables<SecondStage>, look: bool) -> Self {
+        Self {
+            memory,
+            second,
+            look,
+            last: Cell::new(0),
+        }
+    }
 }
 
 impl<M: TableMemory + ?Sized> ThroughSecondStage<'_, M> {
@@ -186,7 +259,7 @@ impl<M: TableMemory + ?Sized> ThroughSecondStage<'_, M> {
         };
         self.second
             .walk(self.memory, address, access)
-            .map(|leaf| leaf.translation.address)
+            .map(|found| found.leaf.translation.address)
             .map_err(|fault| match fault.reason {
                 FaultReason::SecondStagePermission => TableError::Denied,
                 FaultReason::NestedBeyondWidth => TableError::Refused(Fault::new(
@@ -200,7 +273,9 @@ impl<M: TableMemory + ?Sized> ThroughSecondStage<'_, M> {
 
 impl<M: TableMemory + ?Sized> TableMemory for ThroughSecondStage<'_, M> {
     fn read(&self, address: u64) -> Result<u64, TableError> {
-        self.memory.read(self.locate(address, false)?)
+        let place = self.locate(address, false)?;
+        self.last.set(place);
+        self.memory.read(place)
     }
 
     fn compare_exchange(&self, address: u64, old: u64, new: u64) -> Result<bool, TableError> {

@@ -119,6 +119,25 @@ pub struct Leaf {
     pub fractured: bool,
 }
 
+/// A table of 4 KiB pages, and what the entries that lead to it allow in common: where a later walk for
+/// a page near can begin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LastTable {
+    /// Where it is in memory.
+    pub address: u64,
+    /// Rights of the entries above it.
+    pub rights: Rights,
+}
+
+/// What a walk found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Found {
+    /// Its end.
+    pub leaf: Leaf,
+    /// The table with the leaf, if that is a 4 KiB page.
+    pub table: Option<LastTable>,
+}
+
 /// Page sizes a leaf can have, largest first.
 const PAGE_SIZES: [u64; 3] = [PAGE_SIZE << 18, PAGE_SIZE << 9, PAGE_SIZE];
 
@@ -187,13 +206,15 @@ pub fn walk<M: TableMemory + ?Sized, F: PageFormat>(
     root: u64,
     address: u64,
     access: Access,
-) -> Result<Leaf, Fault> {
+) -> Result<Found, Fault> {
     format.check_address(address)?;
     for _ in 0..MAX_RESTARTS {
         let mut path = [Step::default(); MAX_LEVELS];
-        let (depth, level, rights) = descend(memory, format, root, address, access, &mut path)?;
+        let (depth, level, above) = descend(memory, format, root, address, access, &mut path)?;
         let taken = path.get(..depth).unwrap_or_default();
-        let leaf = taken.last().map_or(0, |step| step.entry);
+        let last = taken.last().copied().unwrap_or_default();
+        let leaf = last.entry;
+        let rights = above.and(format.rights(leaf));
         let permissions = format.permissions(rights, leaf, access);
         format.check_access(rights, permissions, access)?;
         if !access.look && !mark(memory, format, taken, access.write)? {
@@ -201,17 +222,56 @@ pub fn walk<M: TableMemory + ?Sized, F: PageFormat>(
         }
         let page_size = 1_u64 << page_shift(level);
         let low = page_size.wrapping_sub(1);
-        return Ok(Leaf {
-            translation: Translation {
-                address: (format.address_of(leaf) & !low) | (address & low),
-                page_size,
-                permissions,
+        return Ok(Found {
+            leaf: Leaf {
+                translation: Translation {
+                    address: (format.address_of(leaf) & !low) | (address & low),
+                    page_size,
+                    permissions,
+                },
+                dirty: format.is_dirty(leaf) || (access.write && !access.look),
+                fractured: false,
             },
-            dirty: format.is_dirty(leaf) || (access.write && !access.look),
-            fractured: false,
+            table: (level == 1).then_some(LastTable {
+                address: last.address & !PAGE_SIZE.wrapping_sub(1),
+                rights: above,
+            }),
         });
     }
     Err(format.contention())
+}
+
+/// Begin at the last table, which an earlier walk found. None unless the access succeeds with nothing to be
+/// marked: then only a whole walk can tell.
+pub fn resume<M: TableMemory + ?Sized, F: PageFormat>(
+    memory: &M,
+    format: &F,
+    table: LastTable,
+    address: u64,
+    access: Access,
+) -> Option<Leaf> {
+    format.check_address(address).ok()?;
+    let index = (address >> page_shift(1)) & 0x1ff;
+    let entry = memory
+        .read(table.address.wrapping_add(index.wrapping_mul(8)))
+        .ok()?;
+    format.check_entry(entry, 1, access).ok()?;
+    if format.mark(entry, true, access.write) != entry {
+        return None;
+    }
+    let rights = table.rights.and(format.rights(entry));
+    let permissions = format.permissions(rights, entry, access);
+    format.check_access(rights, permissions, access).ok()?;
+    let low = PAGE_SIZE.wrapping_sub(1);
+    Some(Leaf {
+        translation: Translation {
+            address: (format.address_of(entry) & !low) | (address & low),
+            page_size: PAGE_SIZE,
+            permissions,
+        },
+        dirty: format.is_dirty(entry),
+        fractured: false,
+    })
 }
 
 /// Address bits below those that `level` translates; `level` is at most 5.
@@ -222,7 +282,7 @@ pub(crate) fn page_shift(level: u32) -> u32 {
 }
 
 /// Follow the entries to the leaf. Gives the number of entries, the leaf's level
-/// and the rights they have in common.
+/// and the rights that those before it have in common.
 fn descend<M: TableMemory + ?Sized, F: PageFormat>(
     memory: &M,
     format: &F,
@@ -242,11 +302,11 @@ fn descend<M: TableMemory + ?Sized, F: PageFormat>(
             .read(step.address)
             .map_err(|error| format.read_fault(level, error))?;
         format.check_entry(step.entry, level, access)?;
-        rights = rights.and(format.rights(step.entry));
         depth = depth.saturating_add(1);
         if format.is_leaf(step.entry, level) {
             break;
         }
+        rights = rights.and(format.rights(step.entry));
         table = format.address_of(step.entry);
         level = level.saturating_sub(1);
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::Unit;
 use super::binding::BindingState;
 use super::device::{Device, DeviceDescription, DeviceInfo};
+use super::slots::Slot;
 use crate::host::device::HostDevice;
 use crate::host::iommufd::Attach;
 use crate::host::soft::TwinDevice;
@@ -56,7 +57,7 @@ impl Unit {
         let handle = self
             .devices
             .write()
-            .insert(Arc::clone(&device))
+            .insert(&self.slots, Arc::clone(&device))
             .inspect_err(|_| {
                 if let (Some(host), Some(bound)) = (&self.host, &device.host) {
                     host.leave(bound);
@@ -114,7 +115,10 @@ impl Unit {
     /// # Errors
     /// `ENOENT`: there is no such device.
     pub fn device_remove(&self, handle: u32) -> Result<()> {
-        let device = self.devices.write().remove(handle)?;
+        let (device, hits) = self.devices.write().remove(&self.slots, handle)?;
+        self.contexts.forget(|key, _| key.device == handle);
+        self.counters.translations.add(hits);
+        self.counters.cache_hits.add(hits);
         self.unwatch_faults(&device);
         self.with_state(|state, out| {
             state
@@ -153,6 +157,7 @@ impl Unit {
             _ => binding.translated,
         };
         let (pasids, pasids_blocked) = device.count_pasids();
+        let hits = self.slots.get(handle).map_or(0, Slot::hits);
         Ok(DeviceInfo {
             source_id,
             state: binding.state,
@@ -162,8 +167,8 @@ impl Unit {
             refused: binding.refused,
             pasids,
             pasids_blocked,
-            translations: device.translations.get(),
-            cache_hits: device.cache_hits.get(),
+            translations: device.translations.get().wrapping_add(hits),
+            cache_hits: device.cache_hits.get().wrapping_add(hits),
             faults: device.faults.get(),
             stale_uses: device.stale_uses.get(),
         })

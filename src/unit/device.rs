@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 
 use super::binding::{Binding, BindingState};
 use super::host_faults::HostGroup;
+use super::slots::Slots;
 use super::stats::Counter;
 use crate::host::HostError;
 use crate::host::device::HostDevice;
@@ -15,9 +16,6 @@ use crate::host::ioctl::Fd;
 use crate::translate::stages::Stages;
 use crate::vmm::Vmm;
 use crate::{Error, Result};
-
-/// Most devices a unit can have: one for each requester ID.
-const MAX_DEVICES: usize = 1 << 16;
 
 /// A device to add.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -215,26 +213,20 @@ impl Device {
 #[derive(Debug, Default)]
 pub(super) struct Devices {
     by_handle: BTreeMap<u32, Arc<Device>>,
-    last_handle: u32,
 }
 
 impl Devices {
-    /// Handles are not used again before 2^32 devices were added.
-    pub fn insert(&mut self, device: Arc<Device>) -> Result<u32> {
-        if self.by_handle.len() >= MAX_DEVICES {
-            return Err(Error::new(
+    /// A handle is not used again before its slot was given 65535 times.
+    pub fn insert(&mut self, slots: &Slots, device: Arc<Device>) -> Result<u32> {
+        let handle = slots.take(device.tag()).ok_or_else(|| {
+            Error::new(
                 libc::ENOSPC,
-                format!("there are {MAX_DEVICES} devices already; remove one first"),
-            ));
-        }
-        let mut handle = self.last_handle;
-        loop {
-            handle = handle.wrapping_add(1);
-            if handle != 0 && !self.by_handle.contains_key(&handle) {
-                break;
-            }
-        }
-        self.last_handle = handle;
+                format!(
+                    "there are {} devices already; remove one first",
+                    Slots::MOST
+                ),
+            )
+        })?;
         self.by_handle.insert(handle, device);
         Ok(handle)
     }
@@ -246,10 +238,11 @@ impl Devices {
             .ok_or_else(|| unknown(handle))
     }
 
-    pub fn remove(&mut self, handle: u32) -> Result<Arc<Device>> {
-        self.by_handle
-            .remove(&handle)
-            .ok_or_else(|| unknown(handle))
+    /// Gives the device, and how many hits of it were counted.
+    pub fn remove(&mut self, slots: &Slots, handle: u32) -> Result<(Arc<Device>, u64)> {
+        let device = self.by_handle.remove(&handle);
+        let device = device.ok_or_else(|| unknown(handle))?;
+        Ok((device, slots.give_back(handle)))
     }
 
     /// The device with this requester ID, and its handle.

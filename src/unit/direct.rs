@@ -5,9 +5,12 @@ use std::cell::Cell;
 use std::sync::Arc;
 
 use super::Unit;
+use super::slots::{Cached, Slot};
+use super::stats::Counters;
 use super::translate::{Refusal, Request, RequestKind};
 use crate::cache::contexts::{Context, Key};
 use crate::cache::translations::contradicted;
+use crate::memory::LockedMemory;
 use crate::spec::PAGE_SIZE;
 use crate::spec::descriptors::{PageRange, PasidPages, Scope, SourceMatch};
 use crate::spec::fault::FaultReason;
@@ -56,7 +59,8 @@ impl Found {
 
 /// Guest RAM as one walk sees it, counting what the walk does.
 struct Walked<'a> {
-    unit: &'a Unit,
+    memory: LockedMemory<'a>,
+    counters: &'a Counters,
     second_stage_walks: Cell<u64>,
     reads: Cell<u64>,
     updates: Cell<u64>,
@@ -65,7 +69,8 @@ struct Walked<'a> {
 impl<'a> Walked<'a> {
     fn new(unit: &'a Unit) -> Self {
         Self {
-            unit,
+            memory: unit.memory.locked(),
+            counters: &unit.counters,
             second_stage_walks: Cell::default(),
             reads: Cell::default(),
             updates: Cell::default(),
@@ -80,11 +85,11 @@ fn count(counter: &Cell<u64>, more: u64) {
 impl TableMemory for Walked<'_> {
     fn read(&self, address: u64) -> Result<u64, TableError> {
         count(&self.reads, 1);
-        self.unit.memory.read(address)
+        self.memory.read(address)
     }
 
     fn compare_exchange(&self, address: u64, old: u64, new: u64) -> Result<bool, TableError> {
-        let done = self.unit.memory.compare_exchange(address, old, new)?;
+        let done = self.memory.compare_exchange(address, old, new)?;
         count(&self.updates, u64::from(done));
         Ok(done)
     }
@@ -97,12 +102,11 @@ impl TableMemory for Walked<'_> {
 /// One addition for a counter, however long the walk was.
 impl Drop for Walked<'_> {
     fn drop(&mut self) {
-        let counters = &self.unit.counters;
-        counters
+        self.counters
             .second_stage_walks
             .add(self.second_stage_walks.get());
-        counters.table_reads.add(self.reads.get());
-        counters.table_updates.add(self.updates.get());
+        self.counters.table_reads.add(self.reads.get());
+        self.counters.table_updates.add(self.updates.get());
     }
 }
 
@@ -207,7 +211,12 @@ impl Unit {
         let kept = !request.debug && purpose != Purpose::Translated;
         let cached = if kept { self.contexts.get(key) } else { None };
         let context = match cached.filter(|context| context.source_id == source.id) {
-            Some(context) => context,
+            Some(context) => {
+                if request.pasid.is_none() && purpose == Purpose::Untranslated {
+                    self.remember(source, &context);
+                }
+                context
+            }
             None => self.read_context(source, request.pasid, purpose, kept.then_some(key))?,
         };
         let translated = &context.translated;
@@ -220,6 +229,26 @@ impl Unit {
                 .map_err(|fault| Refusal::of(fault, translated.fault_disable))?;
         }
         Ok(context)
+    }
+
+    /// Later requests without PASID are to find their translations without a lock. The context is
+    /// a cached one, so that its tags die with it when it is forgotten.
+    fn remember(&self, source: Source, context: &Context) {
+        let Some(link) = context.tag(false).link() else {
+            return;
+        };
+        let cached = Cached {
+            link,
+            source_id: source.id,
+        };
+        let is_new = |slot: &Slot| slot.cached(source.device) != Some(cached);
+        if self.slots.get(source.device).is_some_and(is_new) {
+            // With the lock held no other device gets the slot.
+            let _devices = self.devices.read();
+            if let Some(slot) = self.slots.get(source.device) {
+                slot.set_cached(cached);
+            }
+        }
     }
 
     fn read_context(
@@ -282,11 +311,14 @@ impl Unit {
         }
         let tag = context.tag(access.privileged);
         let ticket = tag.ticket();
+        let contradicted = |leaf: &Leaf| {
+            self.config.oracle
+                && contradicted(&leaf.translation, access, looked)
+                && tag.unchanged_since(ticket)
+        };
         if let Some(leaf) = self.cache.get(tag, address) {
             if leaf.serves(access) {
-                let stale = self.config.oracle
-                    && contradicted(&leaf.translation, access, looked)
-                    && tag.unchanged_since(ticket);
+                let stale = contradicted(&leaf);
                 let origin = if stale { Origin::Stale } else { Origin::Cache };
                 return Ok((leaf, origin));
             }
@@ -295,10 +327,24 @@ impl Unit {
         if matches!(stages, Stages::Nested(..)) {
             self.counters.nested_walks.add(1);
         }
-        let walked = stages.translate(&Walked::new(self), address, access);
-        let leaf = walked.map_err(refuse)?;
+        let memory = Walked::new(self);
+        let table = self.cache.table(tag, address);
+        let resumed = table.and_then(|table| stages.resume(&memory, table, address, access));
+        let leaf = match resumed {
+            Some(leaf) => leaf,
+            None => {
+                let found = stages.find(&memory, address, access).map_err(refuse)?;
+                if let Some(table) = found.table {
+                    self.cache.fill_table(tag, ticket, address, table);
+                }
+                found.leaf
+            }
+        };
+        drop(memory);
+        let stale = resumed.is_some_and(|leaf| contradicted(&leaf));
         self.cache.fill(tag, ticket, address, leaf);
-        Ok((leaf, Origin::Walk))
+        let origin = if stale { Origin::Stale } else { Origin::Walk };
+        Ok((leaf, origin))
     }
 
     /// A translation request (4.2.2): what of the page is permitted, if anything is that
@@ -391,32 +437,31 @@ impl Unit {
     /// Forget translations of a domain (6.5.2.3). The address is one of the second
     /// stage: where a first stage stands before it, all of the domain goes.
     pub(super) fn forget_translations(&self, scope: Scope<PageRange>) {
-        self.contexts.for_each(|context| {
-            let translated = &context.translated;
+        let forget = |context: &Context| {
             let pages = match scope {
-                Scope::Global => PasidPages::All,
-                Scope::Domain(domain_id) | Scope::Fine(domain_id, _)
-                    if domain_id != translated.domain_id =>
+                Scope::Fine(_, range)
+                    if matches!(context.translated.stages, Stages::SecondStage(_)) =>
                 {
-                    return;
-                }
-                Scope::Fine(_, range) if matches!(translated.stages, Stages::SecondStage(_)) => {
                     PasidPages::Range(range)
                 }
-                Scope::Domain(_) | Scope::Fine(..) => PasidPages::All,
+                _ => PasidPages::All,
             };
             self.forget_pages(context, pages);
-        });
+        };
+        match scope {
+            Scope::Global => self.contexts.for_each(forget),
+            Scope::Domain(domain_id) | Scope::Fine(domain_id, _) => {
+                self.contexts.for_each_of(domain_id, None, forget);
+            }
+        }
     }
 
     /// Forget translations of a PASID (6.5.2.4).
     pub(super) fn forget_pasid_translations(&self, domain_id: u16, pasid: u32, pages: PasidPages) {
-        self.contexts.for_each(|context| {
-            let translated = &context.translated;
-            if translated.domain_id == domain_id && translated.pasid == pasid {
+        self.contexts
+            .for_each_of(domain_id, Some(pasid), |context| {
                 self.forget_pages(context, pages);
-            }
-        });
+            });
     }
 
     /// Forget what is cached for a page that a device asks for: the answer to a page
@@ -440,7 +485,10 @@ impl Unit {
             match pages {
                 PasidPages::All => self.cache.invalidate_all(tag),
                 PasidPages::Range(range) => match range.bounds() {
-                    Some((first, pages)) => self.cache.invalidate_range(tag, first, pages),
+                    Some((first, pages)) => {
+                        self.cache
+                            .invalidate_range(tag, first, pages, range.leaf_only);
+                    }
                     None => self.cache.invalidate_all(tag),
                 },
             }

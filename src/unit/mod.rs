@@ -26,6 +26,7 @@ mod ram;
 mod registers;
 mod regmap;
 mod signal;
+mod slots;
 mod stats;
 mod translate;
 
@@ -53,6 +54,7 @@ use binding::Index;
 use device::{Device, Devices};
 use outbox::{Failures, LogBudget, Outbox};
 use registers::Registers;
+use slots::{Slot, Slots};
 use stats::Counters;
 
 pub use binding::BindingState;
@@ -77,6 +79,8 @@ pub struct Unit {
     /// goes.
     twin: Option<Arc<Twin>>,
     devices: RwLock<Devices>,
+    /// What requests that hit need of them; changed under the devices' lock.
+    slots: Slots,
     /// What translation needs of the registers; written under the state's lock.
     control: RwLock<Control>,
     /// What interrupt remapping needs of the registers; written under the state's
@@ -177,6 +181,7 @@ impl Unit {
             host,
             twin,
             devices: RwLock::default(),
+            slots: Slots::default(),
             control: RwLock::default(),
             interrupts: RwLock::default(),
             interrupt_entries: EntryCache::default(),
@@ -253,12 +258,19 @@ impl Unit {
             self.sync_all(state, out);
         });
         self.devices.read().clear_counters();
+        self.slots.all().for_each(Slot::clear_hits);
         self.counters.clear();
     }
 
     /// The counters.
     pub fn stats(&self) -> Stats {
-        self.counters.read()
+        let counted = self.counters.read();
+        let hits = self.slots.hits();
+        Stats {
+            translations: counted.translations.wrapping_add(hits),
+            cache_hits: counted.cache_hits.wrapping_add(hits),
+            ..counted
+        }
     }
 
     /// Read `size` bytes at `offset` of the register window.

@@ -5,30 +5,47 @@ use crate::compare::{agrees, page_beside_interrupts};
 use crate::machine::{SOURCE_IDS, Said};
 use crate::reference::lookup::{Stages, table_mode};
 use crate::reference::queue::Command;
-use crate::reference::walk::walk;
+use crate::reference::walk::{walk, walk_below};
 use crate::reference::{Context, Kind, Outcome, Request, mask};
 use crate::run::{Candidate, Run};
 use crate::world::PASIDS;
 
-/// A translation that the unit gave and may have kept.
-#[derive(Debug, Clone)]
-pub struct Fill {
+/// What invalidations name something cached by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Name {
     device: usize,
     domain: u16,
     pasid: Option<u32>,
     kind: FillKind,
-    /// The page, and what is to be added to an address in it.
+    /// What of the address space it is for.
     base: u64,
     size: u64,
+    privileged: bool,
+}
+
+/// A table of 4 KiB pages whose place the unit may have kept, as memory was then.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LastTable {
+    name: Name,
+    moment: usize,
+}
+
+/// A translation that the unit gave and may have kept.
+#[derive(Debug, Clone)]
+pub struct Fill {
+    name: Name,
+    /// What is to be added to an address in the page.
     offset: u64,
     /// What the tables permitted.
     read: bool,
     write: bool,
     execute: bool,
-    privileged: bool,
     /// Usable for writes: the dirty bits are set, or there are none.
     dirty: bool,
 }
+
+/// What a table of 4 KiB pages is for.
+const TABLE_REACH: u64 = 1 << 21;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FillKind {
@@ -49,7 +66,63 @@ impl FillKind {
     }
 }
 
-impl Fill {
+impl Name {
+    /// Is it of the tables that one of the candidates goes through, for this request?
+    fn is_for(&self, device: usize, request: &Request, candidates: &[Candidate]) -> bool {
+        candidates
+            .iter()
+            .any(|candidate| self.is_of(device, candidate))
+            && request.address & !(self.size - 1) == self.base
+            && (request.privileged && request.pasid.is_some()) == self.privileged
+    }
+
+    fn is_of(&self, device: usize, candidate: &Candidate) -> bool {
+        candidate.paging.as_ref().is_some_and(|paging| {
+            paging.pasid == self.pasid
+                && paging.domain == self.domain
+                && (paging.pasid.is_some() || device == self.device)
+        })
+    }
+
+    /// Must it go?
+    fn is_covered(&self, command: Command) -> bool {
+        match command {
+            Command::Translations => true,
+            Command::DomainTranslations { domain } => self.domain == domain,
+            // 6.5.2.3: the address is one of the second stage, so all nested translations of
+            // the domain go; those of the first stage alone need not.
+            Command::Pages {
+                domain,
+                address,
+                order,
+                ..
+            } => {
+                self.domain == domain
+                    && match self.kind {
+                        FillKind::Second => self.overlaps(address, order),
+                        FillKind::Nested => true,
+                        FillKind::First | FillKind::PassThrough => false,
+                    }
+            }
+            Command::PasidTranslations { domain, pasid } => {
+                self.domain == domain && self.pasid == Some(pasid) && self.kind != FillKind::Second
+            }
+            Command::PasidPages {
+                domain,
+                pasid,
+                address,
+                order,
+                ..
+            } => {
+                self.domain == domain
+                    && self.pasid == Some(pasid)
+                    && self.kind != FillKind::Second
+                    && self.overlaps(address, order)
+            }
+            _ => false,
+        }
+    }
+
     fn overlaps(&self, address: u64, order: u32) -> bool {
         let bits = 12 + order;
         if bits >= 64 {
@@ -59,16 +132,11 @@ impl Fill {
         let last = first | mask(bits - 1, 0);
         self.base <= last && first <= self.base + (self.size - 1)
     }
+}
 
+impl Fill {
     /// May the unit use it for this request?
     pub fn serves(&self, device: usize, request: &Request, candidates: &[Candidate]) -> bool {
-        let reachable = candidates.iter().any(|candidate| {
-            candidate.paging.as_ref().is_some_and(|paging| {
-                paging.pasid == self.pasid
-                    && paging.domain == self.domain
-                    && (paging.pasid.is_some() || device == self.device)
-            })
-        });
         let permitted = if request.kind == Kind::Translation {
             // It gets what there is.
             (self.read || (request.write && self.write))
@@ -78,10 +146,7 @@ impl Fill {
                 && (!request.write || (self.write && self.dirty))
                 && (!(request.execute && request.pasid.is_some()) || self.execute)
         };
-        reachable
-            && permitted
-            && request.address & !(self.size - 1) == self.base
-            && (request.privileged && request.pasid.is_some()) == self.privileged
+        permitted && self.name.is_for(device, request, candidates)
     }
 
     /// Is this what the unit said?
@@ -97,7 +162,7 @@ impl Fill {
         else {
             return false;
         };
-        size == self.size
+        size == self.name.size
             && address == request.address.wrapping_add(self.offset)
             && (!read || self.read)
             && (!write || (self.write && self.dirty))
@@ -148,21 +213,70 @@ impl Run<'_> {
                 _ => continue,
             };
             let written = matches!(said, Said::Page { .. }) && request.write && page.write;
-            self.fills.push(Fill {
+            let name = Name {
                 device,
                 domain: paging.domain,
                 pasid: paging.pasid,
                 kind: FillKind::of(&paging.stages),
                 base: request.address & !(size - 1),
                 size,
+                privileged: request.privileged && request.pasid.is_some(),
+            };
+            let table = LastTable {
+                name: Name {
+                    base: request.address & !(TABLE_REACH - 1),
+                    size: TABLE_REACH,
+                    ..name.clone()
+                },
+                moment: self.machine.memory.version(),
+            };
+            if !self.tables.contains(&table) {
+                self.tables.push(table);
+            }
+            self.fills.push(Fill {
+                name,
                 offset: page.address.wrapping_sub(request.address),
                 read: page.read,
                 write: page.write,
                 execute: page.execute,
-                privileged: request.privileged && request.pasid.is_some(),
                 dirty: !page.tracks_dirty || written || page.dirty,
             });
         }
+    }
+
+    /// The candidates, and what they come to from a cached table on, if the request then succeeds.
+    pub fn with_cached_tables(
+        &self,
+        device: usize,
+        request: &Request,
+        mut candidates: Vec<Candidate>,
+    ) -> Vec<Candidate> {
+        let memory = &self.machine.memory;
+        let mut more = Vec::new();
+        for table in &self.tables {
+            if !table.name.is_for(device, request, &candidates) {
+                continue;
+            }
+            for candidate in &candidates {
+                let Some(paging) = candidate.paging.as_ref() else {
+                    continue;
+                };
+                if !table.name.is_of(device, candidate) {
+                    continue;
+                }
+                let above = Some(memory.at(table.moment));
+                let capabilities = &self.machine.capabilities;
+                let outcome = walk_below(above, memory.now(), capabilities, paging, request);
+                if matches!(outcome, Outcome::Page(_)) {
+                    more.push(Candidate {
+                        paging: Some(paging.clone()),
+                        outcome,
+                    });
+                }
+            }
+        }
+        candidates.append(&mut more);
+        candidates
     }
 
     /// All that is cached of this is gone.
@@ -203,38 +317,22 @@ impl Run<'_> {
                 }
             }
             Command::Pasid { domain, pasid } => self.pasid_covered(domain, pasid),
-            Command::Translations => self.fills.clear(),
-            Command::DomainTranslations { domain } => {
-                self.fills.retain(|fill| fill.domain != domain);
-            }
-            Command::Pages {
-                domain,
-                address,
-                order,
-            } => self.fills.retain(|fill| {
-                // 6.5.2.3: the address is one of the second stage, so all nested translations of
-                // the domain go; those of the first stage alone need not.
-                fill.domain != domain
-                    || match fill.kind {
-                        FillKind::Second => !fill.overlaps(address, order),
-                        FillKind::Nested => false,
-                        FillKind::First | FillKind::PassThrough => true,
+            Command::Translations
+            | Command::DomainTranslations { .. }
+            | Command::Pages { .. }
+            | Command::PasidTranslations { .. }
+            | Command::PasidPages { .. } => {
+                self.fills.retain(|fill| !fill.name.is_covered(command));
+                let tables_stay = match command {
+                    Command::Pages { leaf_only, .. } | Command::PasidPages { leaf_only, .. } => {
+                        leaf_only
                     }
-            }),
-            Command::PasidTranslations { domain, pasid } => self.fills.retain(|fill| {
-                fill.domain != domain || fill.pasid != Some(pasid) || fill.kind == FillKind::Second
-            }),
-            Command::PasidPages {
-                domain,
-                pasid,
-                address,
-                order,
-            } => self.fills.retain(|fill| {
-                fill.domain != domain
-                    || fill.pasid != Some(pasid)
-                    || fill.kind == FillKind::Second
-                    || !fill.overlaps(address, order)
-            }),
+                    _ => false,
+                };
+                if !tables_stay {
+                    self.tables.retain(|table| !table.name.is_covered(command));
+                }
+            }
             Command::Other | Command::Wait { .. } => {}
         }
     }

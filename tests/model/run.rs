@@ -3,9 +3,11 @@
 //! What the unit may have cached is where the two may differ. Of root, context, directory and PASID
 //! entries it may use any state since the last invalidation that covers them. Of translations it may
 //! repeat each answer it gave since the last one that covers the page; a write may use only what was
-//! written before, or what has no dirty bit. All else must be as the tables are now.
+//! written before, or what has no dirty bit. The tables above those of 4 KiB pages may be as they were at
+//! an answer since the last invalidation that covers them, if the request then succeeds and the entry of the page is not to be
+//! marked. All else must be as the tables are now.
 
-use crate::cache::Fill;
+use crate::cache::{Fill, LastTable};
 use crate::compare::{agrees, translated};
 use crate::coverage::Coverage;
 use crate::machine::{Machine, QUEUE, Record, SOURCE_IDS, STATUS, Said, Setup};
@@ -42,6 +44,7 @@ pub struct Run<'a> {
     /// Moments at which configuration tables may have changed.
     breaks: Vec<usize>,
     pub fills: Vec<Fill>,
+    pub tables: Vec<LastTable>,
 }
 
 /// Set up a guest and run its program.
@@ -93,6 +96,7 @@ impl<'a> Run<'a> {
             },
             breaks: Vec::new(),
             fills: Vec::new(),
+            tables: Vec::new(),
         }
     }
 
@@ -311,6 +315,7 @@ impl<'a> Run<'a> {
             return Ok(None);
         }
         let candidates = self.candidates(device, request);
+        let candidates = self.with_cached_tables(device, request, candidates);
         let repeats: Vec<Fill> = self
             .fills
             .iter()
@@ -637,6 +642,7 @@ impl<'a> Run<'a> {
                 domain,
                 address: address & mask(63, 12),
                 order: field(address, 5, 0) as u32,
+                leaf_only: bit(address, 6),
             },
         });
         Ok(())

@@ -46,11 +46,11 @@ fn a_range_forgets_every_page_size_it_touches_and_nothing_else() {
     cache.fill(&tag, ticket, 0x0, leaf(0x10_0000, 1 << 12));
     cache.fill(&tag, ticket, 0x3000, leaf(0x20_0000, 1 << 12));
     cache.fill(&tag, ticket, 0x20_0000, leaf(0x40_0000, 1 << 21));
-    cache.invalidate_range(&tag, 0x1000, 3);
+    cache.invalidate_range(&tag, 0x1000, 3, false);
     assert_eq!(cached(&cache, &tag, 0x0), Some(0x10_0000));
     assert_eq!(cached(&cache, &tag, 0x3000), None);
     assert_eq!(cached(&cache, &tag, 0x20_0000), Some(0x40_0000));
-    cache.invalidate_range(&tag, 0x3f_f000, 1);
+    cache.invalidate_range(&tag, 0x3f_f000, 1, false);
     assert_eq!(cached(&cache, &tag, 0x20_0000), None);
     assert_eq!(cached(&cache, &tag, 0x0), Some(0x10_0000));
 }
@@ -64,7 +64,7 @@ fn forgetting_a_tag_leaves_the_others() {
     cache.invalidate_all(&tag);
     assert_eq!(cached(&cache, &tag, 0x1000), None);
     assert_eq!(cached(&cache, &other, 0x1000), Some(0x6000));
-    cache.invalidate_range(&other, 0, u64::MAX >> 12);
+    cache.invalidate_range(&other, 0, u64::MAX >> 12, false);
     assert_eq!(cached(&cache, &other, 0x1000), None);
 }
 
@@ -73,7 +73,7 @@ fn a_walk_begun_before_an_invalidation_fills_nothing() {
     let cache = TranslationCache::default();
     let tag = cache.new_tag();
     let before = tag.ticket();
-    cache.invalidate_range(&tag, 0x8000, 1);
+    cache.invalidate_range(&tag, 0x8000, 1, false);
     cache.fill(&tag, before, 0x1000, leaf(0x5000, 1 << 12));
     assert_eq!(cached(&cache, &tag, 0x1000), None);
     cache.fill(&tag, tag.ticket(), 0x1000, leaf(0x5000, 1 << 12));
@@ -84,10 +84,10 @@ fn a_walk_begun_before_an_invalidation_fills_nothing() {
 fn memory_is_bounded_whatever_is_filled() {
     let cache = TranslationCache::default();
     let tag = cache.new_tag();
-    for page in 0..4 * TranslationCache::CAPACITY as u64 {
+    for page in 0..2 * TranslationCache::CAPACITY as u64 {
         cache.fill(&tag, tag.ticket(), page << 12, leaf(page << 12, 1 << 12));
     }
-    let pages = 0..4 * TranslationCache::CAPACITY as u64;
+    let pages = 0..2 * TranslationCache::CAPACITY as u64;
     let kept = pages
         .filter(|page| cached(&cache, &tag, page << 12).is_some())
         .count();
@@ -103,7 +103,115 @@ fn a_range_at_the_end_of_the_address_space_wraps_without_harm() {
     let tag = cache.new_tag();
     let last = u64::MAX - 0xfff;
     cache.fill(&tag, tag.ticket(), last, leaf(0x5000, 1 << 12));
-    cache.invalidate_range(&tag, last, 1);
+    cache.invalidate_range(&tag, last, 1, false);
     assert_eq!(cached(&cache, &tag, last), None);
-    cache.invalidate_range(&tag, last, 512);
+    cache.invalidate_range(&tag, last, 512, false);
+}
+
+#[test]
+fn tables_are_kept_until_more_than_leaves_is_named() {
+    let cache = TranslationCache::default();
+    let tag = cache.new_tag();
+    let table = LastTable {
+        address: 0x9000,
+        rights: Rights {
+            write: false,
+            ..Rights::ALL
+        },
+    };
+    let fill = || cache.fill_table(&tag, tag.ticket(), 0x41_2000, table);
+    fill();
+    assert_eq!(cache.table(&tag, 0x5f_f000), Some(table));
+    assert_eq!(cache.table(&tag, 0x60_0000), None);
+    assert_eq!(cached(&cache, &tag, 0x41_2000), None);
+    cache.invalidate_range(&tag, 0x41_2000, 1, true);
+    assert_eq!(cache.table(&tag, 0x40_0000), Some(table));
+    cache.invalidate_range(&tag, 0x41_3000, 1, false);
+    assert_eq!(cache.table(&tag, 0x40_0000), None);
+    fill();
+    cache.invalidate_all(&tag);
+    assert_eq!(cache.table(&tag, 0x40_0000), None);
+    let late = tag.ticket();
+    cache.invalidate_range(&tag, 0, 1, true);
+    cache.fill_table(&tag, late, 0x41_2000, table);
+    assert_eq!(cache.table(&tag, 0x40_0000), None);
+}
+
+#[test]
+fn a_retired_tag_has_nothing_and_gets_nothing() {
+    let cache = TranslationCache::default();
+    let tag = cache.new_tag();
+    let link = tag.link().unwrap();
+    let found = |link| {
+        let leaf = cache.get_by(link, 0x1008)?;
+        Some(leaf.translation.address)
+    };
+    cache.fill(&tag, tag.ticket(), 0x1000, leaf(0x5000, 1 << 12));
+    assert_eq!(found(link), Some(0x5008));
+    assert!(!tag.is_dead());
+    tag.retire();
+    assert!(tag.is_dead());
+    assert_eq!((found(link), cached(&cache, &tag, 0x1000)), (None, None));
+    cache.fill(&tag, tag.ticket(), 0x1000, leaf(0x5000, 1 << 12));
+    assert_eq!((found(link), cached(&cache, &tag, 0x1000)), (None, None));
+}
+
+#[test]
+fn the_place_of_a_tag_that_is_gone_has_none_of_its_entries() {
+    let cache = TranslationCache::default();
+    for round in 0..1000 {
+        let tag = cache.new_tag();
+        let link = tag.link().unwrap();
+        assert_eq!(cached(&cache, &tag, 0x1000), None, "{round}");
+        cache.fill(&tag, tag.ticket(), 0x1000, leaf(0x5000, 1 << 12));
+        assert_eq!(cached(&cache, &tag, 0x1000), Some(0x5000));
+        drop(tag);
+        assert!(cache.get_by(link, 0x1000).is_none());
+    }
+}
+
+#[test]
+fn more_tags_than_there_are_places_do_without_entries() {
+    let cache = TranslationCache::default();
+    let tags: Vec<_> = (0..=u16::MAX).map(|_| cache.new_tag()).collect();
+    let last = tags.last().unwrap();
+    assert_eq!(last.link(), None);
+    cache.fill(last, last.ticket(), 0x1000, leaf(0x5000, 1 << 12));
+    assert_eq!(cached(&cache, last, 0x1000), None);
+    let first = tags.first().unwrap();
+    cache.fill(first, first.ticket(), 0x1000, leaf(0x5000, 1 << 12));
+    assert_eq!(cached(&cache, first, 0x1000), Some(0x5000));
+}
+
+#[test]
+fn what_is_packed_comes_out_again() {
+    for bits in 0..256_u32 {
+        let flag = |bit: u32| bits & (1 << bit) != 0;
+        let packed = Leaf {
+            translation: Translation {
+                address: 0x000f_ffff_ffe0_0000,
+                page_size: 1 << 21,
+                permissions: Permissions {
+                    read: flag(0),
+                    write: flag(1),
+                    execute: flag(2),
+                    privileged: flag(3),
+                    global: flag(4),
+                    untranslated: flag(5),
+                },
+            },
+            dirty: flag(6),
+            fractured: flag(7),
+        };
+        let cache = TranslationCache::default();
+        let tag = cache.new_tag();
+        cache.fill(&tag, tag.ticket(), 0x40_0000, packed);
+        assert_eq!(cache.get(&tag, 0x40_0000), Some(packed));
+    }
+}
+
+#[test]
+fn an_entry_takes_no_more_than_half_a_cache_line() {
+    assert!(TranslationCache::BYTES / TranslationCache::CAPACITY <= 32);
+    assert_eq!(TranslationCache::BYTES, 4 << 20);
 }

@@ -401,7 +401,7 @@ impl Walker<'_> {
     fn walk(&self, address: u64, access: Access) -> Result<Leaf, Fault> {
         let parent = &*self.domain.parent;
         let root = self.domain.data.pgtbl_addr & !PAGE_SIZE.wrapping_sub(1);
-        let leaf = walk(parent, self.format, root, address, access)?;
+        let leaf = walk(parent, self.format, root, address, access)?.leaf;
         let first = leaf.translation;
         let found = parent.translate(first.address, first.page_size, access)?;
         let second = found.translation;

@@ -168,7 +168,7 @@ impl State {
         for tag in nested.tags.lock().iter() {
             match range {
                 Range::All => cache.invalidate_all(tag),
-                Range::Pages { first, pages } => cache.invalidate_range(tag, first, pages),
+                Range::Pages { first, pages } => cache.invalidate_range(tag, first, pages, false),
             }
         }
         self.meters.forgot(Forgotten {

@@ -51,11 +51,7 @@ impl Unit {
             // one of first-stage addresses.
             Stages::Nested(first, second) => {
                 list(memory, &name, second, 0..=u64::MAX, lines);
-                let tables = ThroughSecondStage {
-                    memory,
-                    second,
-                    look: true,
-                };
+                let tables = ThroughSecondStage::new(memory, second, true);
                 name.push_str("first stage ");
                 list(&tables, &name, first, range, lines);
             }

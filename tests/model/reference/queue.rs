@@ -35,6 +35,8 @@ pub enum Command {
         domain: u16,
         address: u64,
         order: u32,
+        /// IH: only entries that map pages have changed.
+        leaf_only: bool,
     },
     /// Translations of a PASID, by first-stage address.
     PasidTranslations {
@@ -46,6 +48,7 @@ pub enum Command {
         pasid: u32,
         address: u64,
         order: u32,
+        leaf_only: bool,
     },
     /// Device TLBs and the interrupt entry cache: nothing that translations see.
     Other,
@@ -107,6 +110,7 @@ pub fn decode(words: &[u64]) -> Result<Command, u64> {
                     domain,
                     address: high & mask(63, 12),
                     order,
+                    leaf_only: bit(high, 6),
                 }),
                 _ => Err(RESERVED),
             }
@@ -139,6 +143,7 @@ pub fn decode(words: &[u64]) -> Result<Command, u64> {
                     pasid,
                     address: high & mask(63, 12),
                     order: field(high, 5, 0) as u32,
+                    leaf_only: bit(high, 6),
                 }),
                 _ => Err(RESERVED),
             }

@@ -54,6 +54,8 @@ const SECOND_DIRTY: u64 = 1 << 9;
 /// A walk under way.
 struct Walk<'a> {
     view: View<'a>,
+    /// The tables above the last one as they are cached (6.2.4), if they are.
+    above: Option<View<'a>>,
     capabilities: &'a Capabilities,
     request: &'a Request,
     updates: Vec<Update>,
@@ -74,6 +76,8 @@ enum SecondFault {
     Access,
     NotPresent,
     Reserved,
+    /// There is no table of 4 KiB pages.
+    NoTable,
 }
 
 impl SecondFault {
@@ -89,6 +93,7 @@ impl SecondFault {
             (Self::Access, false) => vec![0x78],
             (Self::NotPresent, false) => vec![0x79],
             (Self::Reserved, false) => vec![0x7a],
+            (Self::NoTable, _) => Vec::new(),
         }
     }
 }
@@ -112,8 +117,22 @@ pub fn walk(
     paging: &Paging,
     request: &Request,
 ) -> Outcome {
+    walk_below(None, view, capabilities, paging, request)
+}
+
+/// The same with the entries above those of 4 KiB pages, and where a second stage has the tables of a first,
+/// as they were in `above` (6.2.4, paging-structure caches). Nothing is marked on the way there. Refused with
+/// no code at all where there was no table of such pages, or its entry is to be marked.
+pub fn walk_below<'a>(
+    above: Option<View<'a>>,
+    view: View<'a>,
+    capabilities: &'a Capabilities,
+    paging: &Paging,
+    request: &'a Request,
+) -> Outcome {
     let mut walk = Walk {
         view,
+        above,
         capabilities,
         request,
         updates: Vec::new(),
@@ -201,6 +220,28 @@ impl Walk<'_> {
         set.fold(value, |value, update| value | update.bits) & bits == bits
     }
 
+    /// Is all set that is to be?
+    fn is_marked(&self) -> bool {
+        self.updates.iter().all(|update| {
+            let value = self.view.read(update.address).expect("was read before");
+            value & update.bits == update.bits
+        })
+    }
+
+    /// On the way to the last table.
+    fn above<T>(&mut self, work: impl FnOnce(&mut Self) -> T) -> T {
+        let Some(above) = self.above.take() else {
+            return work(self);
+        };
+        let view = core::mem::replace(&mut self.view, above);
+        let updates = self.updates.len();
+        let result = work(self);
+        self.updates.truncate(updates);
+        self.view = view;
+        self.above = Some(above);
+        result
+    }
+
     fn is_translation(&self) -> bool {
         self.request.kind == Kind::Translation
     }
@@ -254,7 +295,7 @@ impl Walk<'_> {
         }
         // Step 2: walk.
         let mapped = self
-            .second(second, request.address)
+            .second(second, request.address, true)
             .map_err(|fault| fault.codes(second, request))?;
         // Step 3: the page permits what is asked; a translation request is refused only if it
         // would get nothing.
@@ -279,6 +320,9 @@ impl Walk<'_> {
         if second.accessed_dirty && write {
             self.second_dirty(second, mapped.leaf);
         }
+        if self.above.is_some() && !self.is_marked() {
+            return Err(Vec::new());
+        }
         Ok(Page {
             address: mapped.address,
             size: Some(mapped.size),
@@ -297,15 +341,17 @@ impl Walk<'_> {
         self.update(leaf, SECOND_DIRTY, second.snooped, (0x7c, 0x7d));
     }
 
-    // 3.7.1, 9.8: the walk of second-stage tables.
-    fn second(&mut self, second: &Second, input: u64) -> Result<Mapped, SecondFault> {
+    // 3.7.1, 9.8: the walk of second-stage tables, which begin the request's own walk or are
+    // below another stage's.
+    fn second(&mut self, second: &Second, input: u64, own: bool) -> Result<Mapped, SecondFault> {
         let mut table = second.table;
         let (mut read, mut write, mut execute) = (true, true, true);
         for level in (1..=second.levels).rev() {
             let shift = 12 + 9 * (level - 1);
             let address = table + (input >> shift & 0x1ff) * 8;
             // Step 1: read the entry.
-            let Some(entry) = self.view.read(address) else {
+            let cached = self.above.filter(|_| own && level > 1);
+            let Some(entry) = cached.unwrap_or(self.view).read(address) else {
                 return Err(if level == second.levels {
                     SecondFault::TopAccess
                 } else {
@@ -344,7 +390,7 @@ impl Walk<'_> {
                 return Err(SecondFault::Reserved);
             }
             // Step 4: it has been used.
-            if second.accessed_dirty {
+            if second.accessed_dirty && cached.is_none() {
                 self.update(address, SECOND_ACCESSED, second.snooped, (0x7c, 0x7d));
             }
             // Step 5: permissions are those of all entries together.
@@ -352,6 +398,9 @@ impl Walk<'_> {
             write &= bit(entry, 1);
             execute &= bit(entry, 2);
             table = entry & mask(51, 12);
+            if page && cached.is_some() {
+                return Err(SecondFault::NoTable);
+            }
             if page {
                 let size = 1 << shift;
                 return Ok(Mapped {
@@ -389,12 +438,13 @@ impl Walk<'_> {
             let (address, writer) = match second {
                 None => (address, None),
                 Some(second) => {
-                    let mapped = self.table_address(second, address, is_top)?;
+                    let mapped = self.above(|walk| walk.table_address(second, address, is_top))?;
                     (mapped.address, Some(mapped))
                 }
             };
             // Step 2.2: read it. SFS.4, SFS.1.
-            let Some(entry) = self.view.read(address) else {
+            let cached = self.above.filter(|_| level > 1);
+            let Some(entry) = cached.unwrap_or(self.view).read(address) else {
                 return Err(vec![if is_top { 0x73 } else { 0x70 }]);
             };
             // Step 2.3: it is present. SFS.2.
@@ -427,8 +477,13 @@ impl Walk<'_> {
             if first.extended_accessed {
                 bits |= FIRST_EXTENDED_ACCESSED;
             }
-            self.first_update(first, second, address, writer.as_ref(), bits);
+            if cached.is_none() {
+                self.first_update(first, second, address, writer.as_ref(), bits);
+            }
             table = entry & mask(51, 12);
+            if page && cached.is_some() {
+                return Err(Vec::new());
+            }
             if page {
                 (leaf, size, dirty_stage) = (address, 1 << shift, writer);
                 break;
@@ -466,12 +521,15 @@ impl Walk<'_> {
             self.first_update(first, second, leaf, dirty_stage.as_ref(), FIRST_DIRTY);
         }
         let marked = self.updates.len();
+        if self.above.is_some() && !self.is_marked() {
+            return Err(Vec::new());
+        }
         if let Some(second) = second {
             if beyond(address, second.width) {
                 return Err(vec![0x84]);
             }
             let mapped = self
-                .second(second, address)
+                .second(second, address, false)
                 .map_err(|fault| fault.codes(second, request))?;
             read = mapped.read;
             write &= mapped.write;
@@ -540,7 +598,7 @@ impl Walk<'_> {
         // Step 2: the second stage permits reading it. SFS.6, SFS.7; other faults of the
         // second stage are its own.
         let denied = vec![if is_top { 0x75 } else { 0x76 }];
-        match self.second(second, address) {
+        match self.second(second, address, false) {
             Ok(mapped) if mapped.read => Ok(mapped),
             Ok(_) | Err(SecondFault::NotPresent) => Err(denied),
             Err(fault) => Err(fault.codes(second, self.request)),

@@ -1,0 +1,267 @@
+//! Tags: whose entries the translation cache has, and which of them are still valid.
+//!
+//! A [`Tag`] stands for one set of tables (an HWPT, or the stages of a context). Its state is in a table beside
+//! the cache, so that an entry can be judged without the tag at hand:
+//!
+//! - the *stamp* is what the tag's entries carry. Moving it on forgets all of them at once. It only ever grows, also when the place in the
+//!   table gets another tag, so an entry that was forgotten never comes back.
+//! - the *epoch* moves on with every invalidation, of a few pages as well. A walk that began before may not
+//!   fill the cache.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, OnceLock};
+
+use parking_lot::Mutex;
+
+use super::sync::{AtomicU64, Ordering};
+
+/// Places in one piece of the table, and pieces.
+const SEGMENT: usize = 1024;
+const SEGMENTS: usize = 64;
+
+/// The upper half of a stamp: which of the tags that had the place it is of.
+const LIFE: u64 = 1 << 32;
+
+/// Entries of these kinds may exist under a tag.
+pub(super) mod kinds {
+    /// A leaf of the page size with this number, 0 to 2, at bits 0 to 2.
+    pub const LEAF: u64 = 1;
+    /// A table of 4 KiB pages.
+    pub const TABLE: u64 = 1 << 3;
+    /// A part of a larger first-stage page, so that naming one address of that page names
+    /// entries elsewhere, too.
+    pub const FRACTURED: u64 = 1 << 4;
+}
+
+/// What is known of the tag at a place.
+#[derive(Debug)]
+pub(super) struct State {
+    stamp: AtomicU64,
+    epoch: AtomicU64,
+    kinds: AtomicU64,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self {
+            stamp: AtomicU64::new(LIFE),
+            epoch: AtomicU64::new(0),
+            kinds: AtomicU64::new(0),
+        }
+    }
+}
+
+impl State {
+    /// The stamp of valid entries of the tag that lives `life`, if it still does.
+    fn stamp(&self, life: u32) -> Option<u64> {
+        let stamp = self.stamp.load(Ordering::SeqCst);
+        (life_of(stamp) == life).then_some(stamp)
+    }
+
+    /// Kinds of entries that may exist.
+    pub fn kinds(&self) -> u64 {
+        self.kinds.load(Ordering::SeqCst)
+    }
+
+    /// Entries of this kind exist from now on. To be called before the epoch is looked at, so
+    /// that whoever moves it on sees the kind.
+    pub fn add_kind(&self, kind: u64) {
+        if self.kinds() & kind != kind {
+            self.kinds.fetch_or(kind, Ordering::SeqCst);
+        }
+    }
+
+    /// No walk that began before may fill the cache.
+    pub fn move_epoch(&self) {
+        self.epoch.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// No entry is valid any more. After 2^32 times the tag is dead, and whoever has it gets another one.
+    pub fn move_stamp(&self) {
+        self.stamp.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+fn life_of(stamp: u64) -> u32 {
+    (stamp >> 32) as u32
+}
+
+/// A place in the table, 0 for none.
+pub(super) type Place = u16;
+
+/// Identity of a set of tables in the cache. There are 65535 at most; a tag beyond them has no entries.
+#[derive(Debug)]
+pub struct Tag {
+    table: Arc<Tags>,
+    place: Place,
+    life: u32,
+}
+
+/// The state of a tag when a walk began; a fill needs it unchanged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ticket {
+    /// Of valid entries; None if there are none to be.
+    pub(super) stamp: Option<u64>,
+    epoch: u64,
+}
+
+/// A tag as a number other than 0 that can be kept where a tag cannot. It leads to nothing once the tag is dead.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Link(u64);
+
+impl Link {
+    /// 48 bits, not 0.
+    pub fn bits(self) -> u64 {
+        self.0
+    }
+
+    /// The reverse of [`Self::bits`]; 0 is none.
+    pub fn from_bits(bits: u64) -> Option<Self> {
+        (bits != 0).then_some(Self(bits))
+    }
+}
+
+impl Tag {
+    pub(super) fn state(&self) -> Option<&State> {
+        self.table.state(self.place)
+    }
+
+    pub(super) fn place(&self) -> Place {
+        self.place
+    }
+
+    /// What a walk that starts now must show to fill the cache.
+    pub fn ticket(&self) -> Ticket {
+        self.state().map_or(
+            Ticket {
+                stamp: None,
+                epoch: 0,
+            },
+            |state| Ticket {
+                stamp: state.stamp(self.life),
+                epoch: state.epoch.load(Ordering::SeqCst),
+            },
+        )
+    }
+
+    /// Was nothing of this tag invalidated since `ticket`?
+    pub fn unchanged_since(&self, ticket: Ticket) -> bool {
+        self.ticket() == ticket
+    }
+
+    /// Is it of no more use, as somebody retired it or too much was invalidated?
+    pub fn is_dead(&self) -> bool {
+        self.state()
+            .is_some_and(|state| state.stamp(self.life).is_none())
+    }
+
+    /// It, as a number.
+    pub fn link(&self) -> Option<Link> {
+        let life = u64::from(self.life) << 16;
+        (self.place != 0).then_some(Link(life | u64::from(self.place)))
+    }
+
+    /// Forget all of its entries, for good: none can be added, and no [`Link`] to it leads anywhere.
+    pub fn retire(&self) {
+        if let Some(state) = self.state() {
+            state.move_epoch();
+            state.stamp.fetch_add(LIFE, Ordering::SeqCst);
+        }
+    }
+}
+
+impl Drop for Tag {
+    fn drop(&mut self) {
+        self.retire();
+        self.table.give_back(self.place);
+    }
+}
+
+/// Places that are free.
+#[derive(Debug, Default)]
+struct Free {
+    /// Places up to this one have had a tag.
+    used: Place,
+    returned: VecDeque<Place>,
+}
+
+/// The table.
+pub(super) struct Tags {
+    segments: [OnceLock<Box<[State]>>; SEGMENTS],
+    free: Mutex<Free>,
+}
+
+impl core::fmt::Debug for Tags {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Tags").finish_non_exhaustive()
+    }
+}
+
+impl Default for Tags {
+    fn default() -> Self {
+        Self {
+            segments: [const { OnceLock::new() }; SEGMENTS],
+            free: Mutex::default(),
+        }
+    }
+}
+
+impl Tags {
+    /// A tag that no entry has yet.
+    pub fn new_tag(self: &Arc<Self>) -> Tag {
+        let place = self.take();
+        if let Some(segment) = self.segments.get(usize::from(place) / SEGMENT) {
+            segment.get_or_init(|| (0..SEGMENT).map(|_| State::default()).collect());
+        }
+        let life = self.state(place).map_or(0, |state| {
+            state.kinds.store(0, Ordering::SeqCst);
+            life_of(state.stamp.load(Ordering::SeqCst))
+        });
+        Tag {
+            table: Arc::clone(self),
+            place,
+            life,
+        }
+    }
+
+    fn take(&self) -> Place {
+        let mut free = self.free.lock();
+        match free.returned.pop_front() {
+            Some(place) => place,
+            None => match free.used.checked_add(1) {
+                Some(place) => {
+                    free.used = place;
+                    place
+                }
+                None => 0,
+            },
+        }
+    }
+
+    /// A place whose stamps are used up stays empty.
+    fn give_back(&self, place: Place) {
+        let lives = self.state(place).map_or(u32::MAX, |state| {
+            life_of(state.stamp.load(Ordering::SeqCst))
+        });
+        if lives < u32::MAX - 4 {
+            self.free.lock().returned.push_back(place);
+        }
+    }
+
+    fn state(&self, place: Place) -> Option<&State> {
+        if place == 0 {
+            return None;
+        }
+        let place = usize::from(place);
+        let segment = self.segments.get(place / SEGMENT)?.get()?;
+        segment.get(place % SEGMENT)
+    }
+
+    /// Where a link leads: the tag's place, its state and the stamp of its valid entries.
+    pub fn follow(&self, link: Link) -> Option<(Place, &State, u64)> {
+        let place = (link.0 & 0xffff) as Place;
+        let state = self.state(place)?;
+        let stamp = state.stamp((link.0 >> 16) as u32)?;
+        Some((place, state, stamp))
+    }
+}

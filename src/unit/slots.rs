@@ -1,0 +1,301 @@
+//! What a request that hits the translation cache needs to know of its device, found without a
+//! lock.
+//!
+//! A handle is the number of a slot and how often that slot was given. Where the device's requests without PASID are cached
+//! (a [`Link`]) is put here by the request that looked it up; it leads nowhere once that was forgotten.
+
+use std::cell::Cell;
+use std::collections::VecDeque;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+
+use parking_lot::Mutex;
+
+use crate::cache::tags::Link;
+
+/// Slots in one piece of the table, and pieces: one slot for each requester ID.
+const SEGMENT: usize = 64;
+const SEGMENTS: usize = 1024;
+
+/// Threads that count without disturbing each other.
+const THREADS: usize = 8;
+
+/// A counter in a cache line of its own.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+struct Line(AtomicU64);
+
+/// A counter that many threads move.
+#[derive(Debug, Default)]
+pub(super) struct Striped {
+    /// Of the first threads that ever counted, one each: nobody else writes it.
+    own: [Line; THREADS],
+    others: Line,
+    /// What it was when it was cleared.
+    cleared: AtomicU64,
+}
+
+/// Numbers of threads, in the order in which they first count.
+static NEXT_THREAD: AtomicU32 = AtomicU32::new(0);
+
+thread_local! {
+    static THREAD: Cell<u32> = const { Cell::new(u32::MAX) };
+}
+
+fn thread_number() -> usize {
+    THREAD.with(|thread| {
+        if thread.get() == u32::MAX {
+            // Numbers beyond the first few are all the same.
+            let most = THREADS as u32;
+            let taken = NEXT_THREAD.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |next| {
+                (next < most).then(|| next.wrapping_add(1))
+            });
+            thread.set(taken.unwrap_or(most));
+        }
+        thread.get() as usize
+    })
+}
+
+impl Striped {
+    #[inline]
+    fn count(&self) {
+        match self.own.get(thread_number()) {
+            Some(Line(own)) => {
+                let count = own.load(Ordering::Relaxed);
+                own.store(count.wrapping_add(1), Ordering::Relaxed);
+            }
+            None => {
+                self.others.0.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+
+    fn total(&self) -> u64 {
+        let lines = self.own.iter().chain([&self.others]);
+        lines.fold(0, |sum, Line(line)| {
+            sum.wrapping_add(line.load(Ordering::Relaxed))
+        })
+    }
+
+    fn get(&self) -> u64 {
+        let cleared = self.cleared.load(Ordering::Relaxed);
+        self.total().wrapping_sub(cleared)
+    }
+
+    fn clear(&self) {
+        self.cleared.store(self.total(), Ordering::Relaxed);
+    }
+}
+
+/// A slot.
+#[derive(Debug, Default)]
+pub(super) struct Slot {
+    /// Of the device that has it; 0 while it is free.
+    handle: AtomicU32,
+    /// How often it was given.
+    times: AtomicU32,
+    /// The VMM's name for the device.
+    tag: AtomicU64,
+    /// Where requests without PASID are cached, above the requester ID for which that was looked up.
+    cached: AtomicU64,
+    hits: Striped,
+}
+
+/// Where a device's requests are cached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Cached {
+    /// Their tag.
+    pub link: Link,
+    /// The requester ID they had.
+    pub source_id: u16,
+}
+
+impl Slot {
+    pub fn tag(&self) -> u64 {
+        self.tag.load(Ordering::Relaxed)
+    }
+
+    /// Where requests of the device with this handle are cached.
+    #[inline]
+    pub fn cached(&self, handle: u32) -> Option<Cached> {
+        let word = self.cached.load(Ordering::Acquire);
+        fence(Ordering::Acquire);
+        // Another device may have got the slot.
+        if self.handle.load(Ordering::Relaxed) != handle {
+            return None;
+        }
+        Some(Cached {
+            link: Link::from_bits(word >> 16)?,
+            source_id: (word & 0xffff) as u16,
+        })
+    }
+
+    /// Remember where requests are cached. The caller makes sure that the slot is still the
+    /// device's.
+    pub fn set_cached(&self, cached: Cached) {
+        let word = cached.link.bits() << 16 | u64::from(cached.source_id);
+        self.cached.store(word, Ordering::Release);
+    }
+
+    #[inline]
+    pub fn count_hit(&self) {
+        self.hits.count();
+    }
+
+    /// Requests that were answered with nothing but this.
+    pub fn hits(&self) -> u64 {
+        self.hits.get()
+    }
+
+    pub fn clear_hits(&self) {
+        self.hits.clear();
+    }
+}
+
+/// Slots that are free.
+#[derive(Debug, Default)]
+struct Free {
+    /// Slots below have been given.
+    used: usize,
+    returned: VecDeque<usize>,
+}
+
+/// All slots.
+pub(super) struct Slots {
+    segments: Box<[OnceLock<Box<[Slot]>>]>,
+    free: Mutex<Free>,
+}
+
+impl Default for Slots {
+    fn default() -> Self {
+        Self {
+            segments: (0..SEGMENTS).map(|_| OnceLock::new()).collect(),
+            free: Mutex::default(),
+        }
+    }
+}
+
+impl Slots {
+    /// The most devices there can be.
+    pub const MOST: usize = SEGMENT * SEGMENTS;
+
+    /// A slot for a device that the VMM calls `tag`; its handle, which is never 0. None if all are given.
+    pub fn take(&self, tag: u64) -> Option<u32> {
+        let number = self.take_number()?;
+        let segment = self.segments.get(number / SEGMENT)?;
+        let segment = segment.get_or_init(|| (0..SEGMENT).map(|_| Slot::default()).collect());
+        let slot = segment.get(number % SEGMENT)?;
+        // 1 to 0xffff.
+        let times = slot.times.load(Ordering::Relaxed) % 0xffff;
+        let times = times.saturating_add(1);
+        slot.times.store(times, Ordering::Relaxed);
+        let handle = (times << 16) | u32::try_from(number).unwrap_or(0);
+        slot.tag.store(tag, Ordering::Relaxed);
+        slot.hits.clear();
+        slot.handle.store(handle, Ordering::Release);
+        Some(handle)
+    }
+
+    fn take_number(&self) -> Option<usize> {
+        let mut free = self.free.lock();
+        if let Some(number) = free.returned.pop_front() {
+            return Some(number);
+        }
+        let number = free.used;
+        free.used = number.saturating_add(1).min(Self::MOST);
+        (number < Self::MOST).then_some(number)
+    }
+
+    /// The slot of a device.
+    #[inline]
+    pub fn get(&self, handle: u32) -> Option<&Slot> {
+        let number = (handle & 0xffff) as usize;
+        let slot = self
+            .segments
+            .get(number / SEGMENT)?
+            .get()?
+            .get(number % SEGMENT)?;
+        (handle != 0 && slot.handle.load(Ordering::Acquire) == handle).then_some(slot)
+    }
+
+    /// Give the slot back. Gives the hits that were counted.
+    pub fn give_back(&self, handle: u32) -> u64 {
+        let Some(slot) = self.get(handle) else {
+            return 0;
+        };
+        slot.handle.store(0, Ordering::Release);
+        slot.cached.store(0, Ordering::Release);
+        let hits = slot.hits();
+        slot.clear_hits();
+        let number = (handle & 0xffff) as usize;
+        self.free.lock().returned.push_back(number);
+        hits
+    }
+
+    /// The sum of [`Slot::hits`].
+    pub fn hits(&self) -> u64 {
+        self.all()
+            .fold(0, |sum, slot| sum.wrapping_add(slot.hits()))
+    }
+
+    /// All of them, free ones included.
+    pub fn all(&self) -> impl Iterator<Item = &Slot> {
+        self.segments
+            .iter()
+            .filter_map(OnceLock::get)
+            .flat_map(|segment| segment.iter())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn handles_are_not_0_and_end_with_their_device() {
+        let slots = Slots::default();
+        let first = slots.take(7).unwrap();
+        let second = slots.take(8).unwrap();
+        assert!(first != 0 && second != 0 && first != second);
+        assert_eq!(slots.get(first).unwrap().tag(), 7);
+        slots.give_back(first);
+        assert!(slots.get(first).is_none());
+        let third = slots.take(9).unwrap();
+        assert!(third != first && slots.get(first).is_none());
+        assert_eq!(slots.get(third).unwrap().tag(), 9);
+        assert!(slots.get(0).is_none());
+    }
+
+    #[test]
+    fn what_is_cached_goes_with_the_device() {
+        let slots = Slots::default();
+        let cache = crate::cache::translations::TranslationCache::default();
+        let tag = cache.new_tag();
+        let first = slots.take(1).unwrap();
+        let slot = slots.get(first).unwrap();
+        assert_eq!(slot.cached(first), None);
+        let cached = Cached {
+            link: tag.link().unwrap(),
+            source_id: 0x0800,
+        };
+        slot.set_cached(cached);
+        assert_eq!(slot.cached(first), Some(cached));
+        slots.give_back(first);
+        let second = slots.take(2).unwrap();
+        assert_eq!(slot.cached(first), None);
+        assert_eq!(slots.get(second).unwrap().cached(second), None);
+    }
+
+    #[test]
+    fn hits_of_many_threads_are_all_counted() {
+        let counter = Striped::default();
+        std::thread::scope(|scope| {
+            for _ in 0..2 * THREADS {
+                scope.spawn(|| (0..1000).for_each(|_| counter.count()));
+            }
+        });
+        assert_eq!(counter.get(), 2 * THREADS as u64 * 1000);
+        counter.clear();
+        assert_eq!(counter.get(), 0);
+    }
+}
