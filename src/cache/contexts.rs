@@ -5,7 +5,7 @@
 //! them is out of reach at once. Like the translation cache this one refuses what
 //! was looked up before an invalidation and comes after it.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -58,7 +58,7 @@ pub struct Ticket(u64);
 #[derive(Debug, Default)]
 struct Entries {
     by_key: HashMap<Key, Arc<Context>>,
-    by_domain: BTreeSet<(u16, u32, Key)>,
+    by_domain: BTreeMap<(u16, u32, Key), Arc<Context>>,
 }
 
 impl Entries {
@@ -67,7 +67,8 @@ impl Entries {
     }
 
     fn insert(&mut self, key: Key, context: Arc<Context>) {
-        self.by_domain.insert(Self::name(key, &context));
+        self.by_domain
+            .insert(Self::name(key, &context), Arc::clone(&context));
         if let Some(before) = self.by_key.insert(key, Arc::clone(&context)) {
             let name = Self::name(key, &before);
             if name != Self::name(key, &context) {
@@ -151,10 +152,8 @@ impl ContextCache {
             key(u32::MAX, Some(u32::MAX)),
         );
         let entries = self.entries.read();
-        for (.., key) in entries.by_domain.range(first..=last) {
-            if let Some(context) = entries.by_key.get(key) {
-                work(context);
-            }
+        for (_, context) in entries.by_domain.range(first..=last) {
+            work(context);
         }
     }
 }

@@ -1,6 +1,8 @@
 //! Caches of what was walked, indexed by what invalidations name.
 
 pub mod contexts;
+#[cfg(all(test, loom))]
+mod orders;
 mod sets;
 mod sync;
 pub mod tags;

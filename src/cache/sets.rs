@@ -3,13 +3,13 @@
 //! A set has a version. Whoever writes makes it odd first and even again after; a reader that finds it odd, or
 //! changed since it began, has read nothing (a sequence lock). Everything is an atomic, so there is nothing unsafe about it.
 
-use super::sync::{AtomicU64, Ordering, fence, spin_loop, yield_now};
+use super::sync::{AtomicU64, Ordering, fence, in_order, spin_loop, yield_now};
 
 /// Entries of a set: as many as fill two cache lines along with the version.
-pub(super) const WAYS: usize = 5;
+pub(super) const WAYS: usize = if cfg!(loom) { 1 } else { 5 };
 
 /// How often a reader that meets a writer looks again. It need not find what is there.
-const TRIES: usize = 64;
+const TRIES: usize = if cfg!(loom) { 1 } else { 64 };
 
 /// What an entry is found by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,6 +99,7 @@ impl Set {
     /// Put an entry in, if `still` holds once nobody else can write.
     pub fn fill(&self, name: Name, value: u64, still: impl FnOnce() -> bool) {
         let locked = self.lock();
+        in_order();
         // Whoever invalidates moves the epoch on and then looks here: either that is seen now, or
         // the entry is.
         if !still() {

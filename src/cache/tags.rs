@@ -13,10 +13,10 @@ use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 
-use super::sync::{AtomicU64, Ordering};
+use super::sync::{AtomicU64, Ordering, in_order};
 
 /// Places in one piece of the table, and pieces.
-const SEGMENT: usize = 1024;
+const SEGMENT: usize = if cfg!(loom) { 2 } else { 1024 };
 const SEGMENTS: usize = 64;
 
 /// The upper half of a stamp: which of the tags that had the place it is of.
@@ -74,6 +74,7 @@ impl State {
     /// No walk that began before may fill the cache.
     pub fn move_epoch(&self) {
         self.epoch.fetch_add(1, Ordering::SeqCst);
+        in_order();
     }
 
     /// No entry is valid any more. After 2^32 times the tag is dead, and whoever has it gets another one.

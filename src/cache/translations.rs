@@ -19,8 +19,8 @@ use crate::translate::walk::{LastTable, Leaf, Rights};
 use crate::translate::{Access, Fault, Permissions, Translation};
 
 /// Sets in one piece of the cache, and pieces.
-const SEGMENT: usize = 128;
-const SEGMENTS: usize = 256;
+const SEGMENT: usize = if cfg!(loom) { 1 } else { 128 };
+const SEGMENTS: usize = if cfg!(loom) { 1 } else { 256 };
 
 /// Page sizes a leaf can have, smallest first; their kinds are their numbers.
 const PAGE_SIZES: [u64; 3] = [PAGE_SIZE, PAGE_SIZE << 9, PAGE_SIZE << 18];

@@ -209,10 +209,14 @@ impl Device {
     }
 }
 
+/// Those who keep translations, with their handles.
+pub(super) type Keepers = Arc<[(u32, Arc<Device>)]>;
+
 /// All devices, by handle.
 #[derive(Debug, Default)]
 pub(super) struct Devices {
     by_handle: BTreeMap<u32, Arc<Device>>,
+    keepers: Keepers,
 }
 
 impl Devices {
@@ -242,6 +246,7 @@ impl Devices {
     pub fn remove(&mut self, slots: &Slots, handle: u32) -> Result<(Arc<Device>, u64)> {
         let device = self.by_handle.remove(&handle);
         let device = device.ok_or_else(|| unknown(handle))?;
+        self.find_keepers();
         Ok((device, slots.give_back(handle)))
     }
 
@@ -259,12 +264,24 @@ impl Devices {
     }
 
     /// Those who keep translations, with their handles.
-    pub fn keepers(&self) -> Vec<(u32, Arc<Device>)> {
-        self.by_handle
+    pub fn keepers(&self) -> Keepers {
+        Arc::clone(&self.keepers)
+    }
+
+    /// Say who is to be told of a device's invalidations.
+    pub fn set_notify(&mut self, handle: u32, notify: Notify) -> Result<()> {
+        self.get(handle)?.set_notify(notify);
+        self.find_keepers();
+        Ok(())
+    }
+
+    fn find_keepers(&mut self) {
+        self.keepers = self
+            .by_handle
             .iter()
             .filter(|(_, device)| device.notify() != Notify::default())
             .map(|(&handle, device)| (handle, Arc::clone(device)))
-            .collect()
+            .collect();
     }
 
     /// Every device, for work that must not hold the table.

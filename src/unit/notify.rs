@@ -26,19 +26,16 @@ impl Unit {
     /// # Errors
     /// `ENOENT`: there is no such device.
     pub fn device_notify(&self, handle: u32, notify: Notify) -> Result<()> {
-        self.devices.read().get(handle)?.set_notify(notify);
-        Ok(())
+        self.devices.write().set_notify(handle, notify)
     }
 
     /// Tell those who keep answers of the unit, where `named` gives a range.
     fn tell(&self, out: &mut Outbox, named: impl Fn(&Device) -> Option<(u64, u64)>) {
-        for (handle, device) in self.devices.read().keepers() {
-            if !device.notify().unit {
-                continue;
-            }
-            if let Some(range) = named(&device) {
+        let keepers = self.devices.read().keepers();
+        for (handle, device) in keepers.iter().filter(|(_, device)| device.notify().unit) {
+            if let Some(range) = named(device) {
                 let pasids = Pasids::All;
-                self.order(out, handle, &device, Holder::Unit, pasids, range);
+                self.order(out, *handle, device, Holder::Unit, pasids, range);
             }
         }
     }
@@ -160,10 +157,11 @@ impl Unit {
         range: (u64, u64),
         out: &mut Outbox,
     ) {
-        for (handle, device) in self.devices.read().keepers() {
+        let keepers = self.devices.read().keepers();
+        for (handle, device) in keepers.iter() {
             let Notify { device_tlb, .. } = device.notify();
             if device_tlb && device.source_id() == source_id {
-                self.order(out, handle, &device, Holder::DeviceTlb, pasids, range);
+                self.order(out, *handle, device, Holder::DeviceTlb, pasids, range);
             }
         }
     }

@@ -1,0 +1,134 @@
+//! Every order of what threads do to the cache, by loom:
+//! `RUSTFLAGS="--cfg loom" cargo test --lib --release cache::orders`.
+//!
+//! The cache has one set with one entry here, so that everything meets in it.
+
+use std::sync::Arc;
+
+use loom::sync::atomic::{AtomicU64, Ordering};
+use loom::thread;
+
+use super::translations::{Tag, TranslationCache};
+use crate::translate::walk::Leaf;
+use crate::translate::{Permissions, Translation};
+
+const PAGE: u64 = 0x5000;
+const OLD: u64 = 0x1000;
+const NEW: u64 = 0x2000;
+
+fn leaf(address: u64) -> Leaf {
+    Leaf {
+        translation: Translation {
+            address,
+            page_size: 0x1000,
+            permissions: Permissions::ALL,
+        },
+        dirty: true,
+        fractured: false,
+    }
+}
+
+struct World {
+    cache: TranslationCache,
+    tag: Tag,
+    /// What the guest's tables say of the page.
+    table: AtomicU64,
+}
+
+impl World {
+    fn new() -> Arc<Self> {
+        let cache = TranslationCache::default();
+        let tag = cache.new_tag();
+        Arc::new(Self {
+            cache,
+            tag,
+            table: AtomicU64::new(OLD),
+        })
+    }
+
+    /// A request that misses.
+    fn walk(&self) {
+        let ticket = self.tag.ticket();
+        let found = self.table.load(Ordering::Acquire);
+        self.cache.fill(&self.tag, ticket, PAGE, leaf(found));
+    }
+
+    fn cached(&self) -> Option<u64> {
+        let found = self.cache.get(&self.tag, PAGE)?;
+        Some(found.translation.address)
+    }
+}
+
+/// Requests miss while the guest moves the page and invalidates it.
+fn moved(invalidate: fn(&World)) {
+    loom::model(move || {
+        let world = World::new();
+        let walker = {
+            let world = Arc::clone(&world);
+            thread::spawn(move || world.walk())
+        };
+        world.table.store(NEW, Ordering::Release);
+        invalidate(&world);
+        assert_ne!(world.cached(), Some(OLD), "after the invalidation");
+        walker.join().unwrap();
+        assert_ne!(world.cached(), Some(OLD), "after the walk");
+    });
+}
+
+#[test]
+fn pages_that_are_forgotten_stay_so() {
+    moved(|world| world.cache.invalidate_range(&world.tag, PAGE, 1, true));
+}
+
+#[test]
+fn tags_that_are_forgotten_stay_so() {
+    moved(|world| world.cache.invalidate_all(&world.tag));
+}
+
+#[test]
+fn tags_that_are_retired_stay_so() {
+    moved(|world| world.tag.retire());
+}
+
+/// What was there before is found, or nothing, and never after.
+#[test]
+fn an_entry_that_was_there_is_gone() {
+    loom::model(|| {
+        let world = World::new();
+        world.walk();
+        let reader = {
+            let world = Arc::clone(&world);
+            thread::spawn(move || {
+                let found = world.cached();
+                assert!(found.is_none_or(|found| found == OLD));
+            })
+        };
+        world.cache.invalidate_range(&world.tag, PAGE, 1, true);
+        assert_eq!(world.cached(), None);
+        reader.join().unwrap();
+    });
+}
+
+/// Readers never get a page's answer for another.
+#[test]
+fn entries_are_read_as_a_whole() {
+    loom::model(|| {
+        let world = World::new();
+        let fill = |world: &World, page: u64| {
+            let ticket = world.tag.ticket();
+            let found = leaf(page + 0x10_0000);
+            world.cache.fill(&world.tag, ticket, page, found);
+        };
+        fill(&world, PAGE);
+        let writer = {
+            let world = Arc::clone(&world);
+            thread::spawn(move || fill(&world, PAGE + 0x1000))
+        };
+        for page in [PAGE, PAGE + 0x1000] {
+            let found = world.cache.get(&world.tag, page);
+            let expected = page + 0x10_0000;
+            assert!(found.is_none_or(|found| found.translation.address == expected));
+        }
+        writer.join().unwrap();
+    });
+}
