@@ -1,6 +1,7 @@
 //! The project's own commands: `cargo xtask COMMAND`.
 
 mod archive;
+mod bench;
 mod boot;
 mod cache;
 mod check;
@@ -37,6 +38,7 @@ usage: cargo xtask COMMAND [OPTION...]
   boot     run one of the guest tests
   lab      a Linux host on the unit, and a guest of that host behind the unit again
   coverage say which lines no test runs
+  bench    measure the unit beside QEMU's intel-iommu
   qemu     build the patched QEMU; edit and refresh its patches
   kernel   build the lab kernel
   archive  build libnested_vtd.a
@@ -72,6 +74,7 @@ fn dispatch(args: &[String]) -> Result<()> {
         "boot" => boot::run_command(args),
         "lab" => lab::run_command(args),
         "coverage" => coverage::run(args),
+        "bench" => bench::run(args),
         "qemu" => qemu::run_command(args),
         "kernel" => kernel::run_command(args),
         "archive" => archive::run(args),
@@ -92,6 +95,7 @@ fn usage(command: &str) -> &'static str {
         "boot" => boot::USAGE,
         "lab" => lab::USAGE,
         "coverage" => coverage::USAGE,
+        "bench" => bench::USAGE,
         "qemu" => qemu::USAGE,
         "kernel" => kernel::USAGE,
         "archive" => archive::USAGE,

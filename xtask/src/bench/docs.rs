@@ -1,0 +1,168 @@
+//! docs/performance: the table, the plots, and on what machine.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::{Value, json};
+
+use super::machine::Unit;
+use super::rows::{Row, Verdict};
+use super::sections::Section;
+use crate::ui::{Context, Result, output};
+use crate::workspace::Workspace;
+
+/// What was measured on, and with what.
+pub struct Machine {
+    pub processor: String,
+    pub cores: usize,
+    pub kernel: String,
+    pub qemu: String,
+    pub rust: String,
+}
+
+impl Machine {
+    pub fn here(qemu: &Path) -> Result<Self> {
+        let read = |path: &str| fs::read_to_string(path).context(path);
+        let info = read("/proc/cpuinfo")?;
+        let model = info
+            .lines()
+            .find_map(|line| line.strip_prefix("model name"));
+        let model = model.map_or("unknown", |model| {
+            model.trim_start_matches([' ', '\t', ':'])
+        });
+        let guest = info.lines().any(|line| {
+            line.starts_with("flags") && line.split_whitespace().any(|flag| flag == "hypervisor")
+        });
+        let version = output(Command::new(qemu).arg("--version"))?;
+        Ok(Self {
+            processor: format!(
+                "{model}{}",
+                if guest { ", in a virtual machine" } else { "" }
+            ),
+            cores: std::thread::available_parallelism().map_or(0, usize::from),
+            kernel: read("/proc/sys/kernel/osrelease")?.trim().to_owned(),
+            qemu: version.lines().next().unwrap_or("").trim().to_owned(),
+            rust: output(Command::new("rustc").arg("--version"))?
+                .trim()
+                .to_owned(),
+        })
+    }
+
+    pub fn json(&self) -> Value {
+        json!({
+            "processor": self.processor,
+            "cores": self.cores,
+            "kernel": self.kernel,
+            "qemu": self.qemu,
+            "rust": self.rust,
+        })
+    }
+}
+
+/// What does not meet its target, and what is true instead. Names are those of the rows.
+const RESTATED: &[(&str, &str)] = &[];
+
+/// Writes docs/performance.
+pub fn write(
+    workspace: &Workspace,
+    machine: &Machine,
+    sections: &[Section],
+    rounds: usize,
+) -> Result<()> {
+    let dir = workspace.path("docs/performance");
+    fs::create_dir_all(&dir).context(dir.display())?;
+    let mut text = head(machine, rounds);
+    for section in sections {
+        text += &format!("\n## {}\n\n{}\n", section.title, wrapped(section.about));
+        if let Some(svg) = section.plot.svg() {
+            let file = dir.join(format!("{}.svg", section.name));
+            fs::write(&file, svg).context(file.display())?;
+            text += &format!("\n![{}]({}.svg)\n", section.plot.title, section.name);
+        }
+        text += &format!("\n{}", table(&section.rows));
+    }
+    let missed: Vec<_> = sections
+        .iter()
+        .flat_map(|section| &section.rows)
+        .filter(|row| row.verdict == Verdict::NotMet)
+        .collect();
+    if !missed.is_empty() {
+        text += "\n## Not met\n\n";
+        for row in missed {
+            let why = RESTATED.iter().find(|(case, _)| *case == row.case.trim());
+            let why = why.map_or(String::new(), |(_, why)| format!(": {why}"));
+            text += &format!("- {}{why}\n", row.case.trim());
+        }
+    }
+    let file = dir.join("README.md");
+    fs::write(&file, text).context(file.display())
+}
+
+fn head(machine: &Machine, rounds: usize) -> String {
+    let commands: String = Unit::ALL
+        .iter()
+        .map(|unit| {
+            let option = unit
+                .option()
+                .map_or("no `-device`".to_owned(), |o| format!("`-device {o}`"));
+            format!("| {} | {option} |\n", unit.name())
+        })
+        .collect();
+    format!(
+        "# Performance\n\n\
+         nested-vtd beside QEMU's own intel-iommu: the same program, the same tables, the same test device\n\
+         (`iommu-bench-testdev` of the patches), in turns in one run. What counts are ratios; the times are of\n\
+         this machine, whose only other work was the measuring. `cargo xtask bench --update-docs` writes this\n\
+         page, `cargo xtask bench` only shows its tables, `--quick` with fewer rounds and `--only` with fewer cases.\n\n\
+         | | |\n|---|---|\n\
+         | processor | {}, {} cores |\n| kernel | {} |\n| emulator | {} |\n| compiler | {} |\n\
+         | rounds | {rounds}, after one that does not count |\n{commands}\n\
+         Times are medians of all repetitions. A ratio is the median over the rounds of what a round's medians\n\
+         give, and its spread the least and the most of them; a spread with ± is half of the middle half.\n",
+        machine.processor, machine.cores, machine.kernel, machine.qemu, machine.rust
+    )
+}
+
+fn table(rows: &[Row]) -> String {
+    let line = |cells: [&str; 7]| format!("| {} |\n", cells.map(str::trim).join(" | "));
+    let mut text = line(Row::HEAD);
+    text += &line(["---"; 7]);
+    for row in rows {
+        text += &line(row.cells());
+    }
+    text
+}
+
+/// Lines of at most 110 characters.
+fn wrapped(text: &str) -> String {
+    let mut lines = vec![String::new()];
+    for word in text.split_whitespace() {
+        let last = lines.last().map_or(0, String::len);
+        if last > 0 && last + 1 + word.len() > 110 {
+            lines.push(String::new());
+        }
+        if let Some(line) = lines.last_mut() {
+            if !line.is_empty() {
+                line.push(' ');
+            }
+            line.push_str(word);
+        }
+    }
+    lines.join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::wrapped;
+
+    #[test]
+    fn long_text_is_wrapped() {
+        let text = wrapped(&"word ".repeat(50));
+        assert_eq!(text.lines().count(), 3);
+        assert!(
+            text.lines()
+                .all(|line| line.len() <= 110 && !line.ends_with(' '))
+        );
+    }
+}

@@ -1,0 +1,222 @@
+//! What the measurements say about each target.
+
+use serde_json::{Value, json};
+
+use super::machine::Unit;
+use super::measured::Measured;
+use super::samples::{Ratio, digits, time};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    Met,
+    NotMet,
+    /// There is no target: told for comparison.
+    Told,
+}
+
+impl Verdict {
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Met => "met",
+            Self::NotMet => "not met",
+            Self::Told => "-",
+        }
+    }
+
+    pub fn of(met: bool) -> Self {
+        if met { Self::Met } else { Self::NotMet }
+    }
+}
+
+/// One line of the table. Values are text, as some are times and some are counts.
+#[derive(Debug)]
+pub struct Row {
+    pub case: String,
+    pub target: String,
+    pub theirs: String,
+    pub ours: String,
+    pub ratio: String,
+    /// Of the ratio over the rounds, or of the values.
+    pub spread: String,
+    pub verdict: Verdict,
+}
+
+impl Row {
+    pub const HEAD: [&str; 7] = [
+        "case",
+        "target",
+        "intel-iommu",
+        "nested-vtd",
+        "ratio",
+        "spread",
+        "verdict",
+    ];
+
+    pub fn cells(&self) -> [&str; 7] {
+        [
+            &self.case,
+            &self.target,
+            &self.theirs,
+            &self.ours,
+            &self.ratio,
+            &self.spread,
+            self.verdict.word(),
+        ]
+    }
+
+    pub fn json(&self) -> Value {
+        let cells = Self::HEAD.into_iter().zip(self.cells());
+        cells
+            .map(|(name, cell)| (name.to_owned(), json!(cell)))
+            .collect()
+    }
+}
+
+/// A cell without a value.
+pub fn dash() -> String {
+    "-".to_owned()
+}
+
+fn between(ratio: &Ratio, suffix: &str) -> String {
+    format!("{}-{}{suffix}", digits(ratio.least), digits(ratio.most))
+}
+
+/// Ours is to be so many times as fast.
+pub fn faster(m: &Measured, name: &'static str, case: &str, at_least: Option<f64>) -> Option<Row> {
+    let cell = |unit| m.median(name, unit).map_or_else(dash, time);
+    m.get(name, Unit::Ours)?;
+    let ratio = m.ratio(name);
+    Some(Row {
+        case: case.to_owned(),
+        target: at_least.map_or_else(dash, |least| format!("≥ {least} x")),
+        theirs: cell(Unit::Theirs),
+        ours: cell(Unit::Ours),
+        ratio: ratio.map_or_else(dash, |ratio| digits(ratio.median)),
+        spread: ratio.map_or_else(
+            || {
+                let ours = m.get(name, Unit::Ours);
+                ours.map_or(String::new(), |ours| {
+                    format!("±{:.0} %", ours.samples.spread() / 2.0)
+                })
+            },
+            |ratio| between(&ratio, ""),
+        ),
+        verdict: match (at_least, ratio) {
+            (Some(least), Some(ratio)) => Verdict::of(ratio.median >= least),
+            _ => Verdict::Told,
+        },
+    })
+}
+
+/// What a unit adds over none: ours at most a sixth of theirs.
+pub fn added(m: &Measured, name: &'static str) -> Option<Row> {
+    let target = matches!(name, "hit-1" | "hit-512");
+    let samples = |unit| Some(&m.get(name, unit)?.samples);
+    let [nothing, theirs, ours] = [Unit::Nothing, Unit::Theirs, Unit::Ours].map(samples);
+    let all = [nothing?, theirs?, ours?];
+    let ratio = Ratio::over_rounds(all, |[nothing, theirs, ours]| {
+        (theirs - nothing) / (ours - nothing).max(0.1)
+    })?;
+    let [nothing, theirs, ours] = all.map(|samples| samples.median());
+    Some(Row {
+        case: format!("  added to {} without vIOMMU", time(nothing)),
+        target: if target { "≥ 6 x less" } else { "-" }.to_owned(),
+        theirs: time(theirs - nothing),
+        ours: time(ours - nothing),
+        ratio: digits(ratio.median),
+        spread: between(&ratio, ""),
+        verdict: if target {
+            Verdict::of(ratio.median >= 6.0)
+        } else {
+            Verdict::Told
+        },
+    })
+}
+
+/// Paging entries read in a walk, as the unit counts them.
+pub fn reads(m: &Measured, name: &'static str, case: &str, at_most: Option<f64>) -> Option<Row> {
+    let ours = m.get(name, Unit::Ours)?;
+    let each = ours.sum("table-reads") / ours.sum("walks").max(1.0);
+    Some(Row {
+        case: case.to_owned(),
+        target: at_most.map_or_else(dash, |most| format!("≤ {most}")),
+        theirs: dash(),
+        ours: format!("{each:.2}"),
+        ratio: dash(),
+        spread: format!("{:.0} walks", ours.sum("walks")),
+        verdict: at_most.map_or(Verdict::Told, |most| Verdict::of(each <= most)),
+    })
+}
+
+/// What an invalidation costs must not depend on how much is cached: the most is at most half more than the least,
+/// which is what caches of the processor make of one call.
+pub fn independent(m: &Measured, names: [&'static str; 3], what: &str) -> Option<Row> {
+    const NOISE: f64 = 1.5;
+    let growth = |unit| {
+        let [mut least, mut most] = [f64::MAX, 0.0_f64];
+        for name in names {
+            let median = m.median(name, unit)?;
+            (least, most) = (least.min(median), most.max(median));
+        }
+        Some(most / least)
+    };
+    let ours = growth(Unit::Ours)?;
+    Some(Row {
+        case: format!("  {what}, most to least"),
+        target: format!("≤ {NOISE} x"),
+        theirs: growth(Unit::Theirs).map_or_else(dash, |x| format!("{} x", digits(x))),
+        ours: format!("{} x", digits(ours)),
+        ratio: dash(),
+        spread: String::new(),
+        verdict: Verdict::of(ours <= NOISE),
+    })
+}
+
+/// Throughput of two threads in that of one.
+pub fn two_threads(m: &Measured) -> Option<Row> {
+    let gain = |unit| {
+        let samples = |name| Some(&m.get(name, unit)?.samples);
+        Ratio::over_rounds(
+            [samples("threads-1")?, samples("threads-2")?],
+            |[one, two]| one / two,
+        )
+    };
+    let cell =
+        |ratio: Option<Ratio>| ratio.map_or_else(dash, |r| format!("{} x", digits(r.median)));
+    let ours = gain(Unit::Ours)?;
+    Some(Row {
+        case: format!(
+            "two threads, 512 pages each ({} without vIOMMU)",
+            cell(gain(Unit::Nothing))
+        ),
+        target: "≥ 1.8 x one".to_owned(),
+        theirs: cell(gain(Unit::Theirs)),
+        ours: cell(Some(ours)),
+        ratio: m.ratio("threads-2").map_or_else(dash, |r| digits(r.median)),
+        spread: between(&ours, " x"),
+        verdict: Verdict::of(ours.median >= 1.8),
+    })
+}
+
+/// Translations on a thread while another drains: the worst of each drain, beside the drain.
+pub fn while_draining(m: &Measured) -> Option<Row> {
+    let median = |unit, name| Some(super::samples::median(&m.get("mixed", unit)?.numbers(name)));
+    let cell = |unit| {
+        let of = |name| median(unit, name).map_or_else(dash, time);
+        let during = median(unit, "during").unwrap_or(0.0);
+        format!("worst {} of {} ({during:.0} done)", of("worst"), of("ns"))
+    };
+    let (drain, worst) = (median(Unit::Ours, "ns")?, median(Unit::Ours, "worst")?);
+    Some(Row {
+        case: "translations while 255 + wait drain".to_owned(),
+        target: "worst < drain / 2".to_owned(),
+        theirs: cell(Unit::Theirs),
+        ours: cell(Unit::Ours),
+        ratio: dash(),
+        spread: format!(
+            "worst before {}",
+            median(Unit::Ours, "worst-before").map_or_else(dash, time)
+        ),
+        verdict: Verdict::of(worst < drain / 2.0),
+    })
+}
