@@ -151,8 +151,9 @@ impl Alone {
         ] {
             rows.extend(self.at_most(name, case, most));
         }
-        rows.extend(self.follows("pasids-host", "on the host"));
-        rows.extend(self.follows("pasids-unit", "in use, without a host"));
+        rows.extend(self.follows("pasids-host", "PASID-cache global,", "on the host"));
+        rows.extend(self.follows("pasids-bind", "binding", "on the host"));
+        rows.extend(self.follows("pasids-unit", "PASID-cache global,", "in use, no host"));
         rows
     }
 
@@ -215,12 +216,12 @@ impl Alone {
 
     /// A PASID-cache invalidation costs what is bound: for each PASID at most twice as much if there are
     /// a hundred times as many, which is what caches of the processor make of it.
-    fn follows(&self, name: &str, what: &str) -> Option<Row> {
+    fn follows(&self, name: &str, what: &str, of_whom: &str) -> Option<Row> {
         let of = |count: u32| self.median(&format!("{name}-{count}"));
         let (one, some, many) = (of(1)?, of(1000)?, of(100_000)?);
         let growth = (many / 100_000.0) / (some / 1000.0);
         Some(Row {
-            case: format!("PASID-cache global, 1, 1000 and 100000 PASIDs {what}"),
+            case: format!("{what} 1, 1000 and 100000 PASIDs {of_whom}"),
             target: "≤ 2 x a PASID".to_owned(),
             theirs: dash(),
             ours: format!("{}, {}, {}", time(one), time(some), time(many)),

@@ -60,6 +60,21 @@ impl Machine {
     }
 }
 
+/// How busy others keep the processors, in percent of all of them.
+pub fn busy() -> Result<f64> {
+    // Of all time since the machine is up: user to steal, and idle of it with waiting for disks.
+    let now = || -> Result<(f64, f64)> {
+        let text = fs::read_to_string("/proc/stat").context("/proc/stat")?;
+        let words = text.lines().next().unwrap_or("").split_whitespace().skip(1);
+        let ticks: Vec<f64> = words.take(8).filter_map(|word| word.parse().ok()).collect();
+        Ok((ticks.iter().sum(), ticks.iter().skip(3).take(2).sum()))
+    };
+    let before = now()?;
+    std::thread::sleep(std::time::Duration::from_secs(1));
+    let after = now()?;
+    Ok((1.0 - (after.1 - before.1) / (after.0 - before.0).max(1.0)) * 100.0)
+}
+
 /// What does not meet its target, and what is true instead. Names are those of the rows.
 const RESTATED: &[(&str, &str)] = &[];
 

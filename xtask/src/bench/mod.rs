@@ -76,6 +76,13 @@ pub fn run(args: &[String]) -> Result<()> {
     let (workspace, cache) = (Workspace::new(), Cache::open()?);
     let (program, firmware) = prepare(&workspace, &cache, options.qemu.as_deref())?;
     let machine = Machine::here(&program)?;
+    let busy = docs::busy()?;
+    if busy > 10.0 {
+        eprintln!(
+            "warning: something else keeps the processors {busy:.0} % busy, which ratios stand but \
+             threads and spreads do not; stop it and measure again"
+        );
+    }
     let measured = if options.alone {
         Measured::default()
     } else {
@@ -97,6 +104,7 @@ pub fn run(args: &[String]) -> Result<()> {
         let rows = sections.iter().flat_map(|section| &section.rows);
         let report = json!({
             "machine": machine.json(),
+            "busy-before-percent": busy,
             "rounds": rounds,
             "rows": rows.map(rows::Row::json).collect::<Vec<_>>(),
             "cases": measured.json(),

@@ -3,8 +3,8 @@
 use serde_json::{Value, json};
 
 use super::machine::Unit;
-use super::measured::Measured;
-use super::samples::{Ratio, digits, time};
+use super::measured::{Measured, Measurement};
+use super::samples::{Ratio, digits, median, time};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
@@ -200,23 +200,55 @@ pub fn two_threads(m: &Measured) -> Option<Row> {
 
 /// Translations on a thread while another drains: the worst of each drain, beside the drain.
 pub fn while_draining(m: &Measured) -> Option<Row> {
-    let median = |unit, name| Some(super::samples::median(&m.get("mixed", unit)?.numbers(name)));
-    let cell = |unit| {
-        let of = |name| median(unit, name).map_or_else(dash, time);
-        let during = median(unit, "during").unwrap_or(0.0);
-        format!("worst {} of {} ({during:.0} done)", of("worst"), of("ns"))
+    let theirs = m.get("mixed", Unit::Theirs).and_then(Mixed::of);
+    let ours = Mixed::of(m.get("mixed", Unit::Ours)?)?;
+    let cell = |mixed: &Mixed| {
+        let Mixed {
+            drain, worst, done, ..
+        } = mixed;
+        format!("worst {} in {}, {done:.0} done", time(*worst), time(*drain))
     };
-    let (drain, worst) = (median(Unit::Ours, "ns")?, median(Unit::Ours, "worst")?);
     Some(Row {
         case: "translations while 255 + wait drain".to_owned(),
         target: "worst < drain / 2".to_owned(),
-        theirs: cell(Unit::Theirs),
-        ours: cell(Unit::Ours),
+        theirs: theirs.as_ref().map_or_else(dash, cell),
+        ours: cell(&ours),
         ratio: dash(),
         spread: format!(
-            "worst before {}",
-            median(Unit::Ours, "worst-before").map_or_else(dash, time)
+            "median {}, worst before {}",
+            time(ours.median),
+            time(ours.before)
         ),
-        verdict: Verdict::of(worst < drain / 2.0),
+        verdict: Verdict::of(ours.worst < ours.drain / 2.0),
     })
+}
+
+/// Medians over those drains during which the thread had a processor.
+struct Mixed {
+    drain: f64,
+    /// The slowest access that met the drain, and the slowest before it.
+    worst: f64,
+    before: f64,
+    /// Of all accesses that met a drain.
+    median: f64,
+    /// So many did.
+    done: f64,
+}
+
+impl Mixed {
+    fn of(measurement: &Measurement) -> Option<Self> {
+        let during = measurement.numbers("during");
+        let of = |name| {
+            let values = measurement.numbers(name).into_iter().zip(&during);
+            let met: Vec<f64> = values.filter(|(_, n)| **n > 0.0).map(|(v, _)| v).collect();
+            (!met.is_empty()).then(|| median(&met))
+        };
+        Some(Self {
+            drain: of("ns")?,
+            worst: of("worst")?,
+            before: of("worst-before")?,
+            median: median(&measurement.numbers("median")),
+            done: of("during")?,
+        })
+    }
 }

@@ -262,7 +262,7 @@ fn guest(reads: &Reads) -> Section {
         about: "Debian's stock kernel under TCG with `iommu.strict=1`: reads of 4 KiB at random places of an nvme \
                 disk, one after the other and past the page cache, so each is mapped, unmapped and invalidated. \
                 Most of the time is the emulated processor's.",
-        rows: reads.row().into_iter().collect(),
+        rows: reads.rows().into_iter().flatten().collect(),
         plot: Plot {
             title: "One nvme read of a guest, strict mode".to_owned(),
             series: Unit::ALL.map(|unit| unit.name().to_owned()).to_vec(),
