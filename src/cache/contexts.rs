@@ -6,11 +6,13 @@
 //! was looked up before an invalidation and comes after it.
 
 use std::collections::{BTreeMap, HashMap};
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::RwLock;
 
+use super::secret::Secret;
 use super::translations::Tag;
 use crate::translate::tables::Translated;
 
@@ -18,12 +20,19 @@ use crate::translate::tables::Translated;
 const CAPACITY: usize = 4096;
 
 /// Whose requests.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Key {
     /// The device's handle.
     pub device: u32,
     /// PASID of the requests, if they have one.
     pub pasid: Option<u32>,
+}
+
+impl Hash for Key {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let pasid = self.pasid.map_or(0, |pasid| u64::from(pasid) | 1 << 32);
+        state.write_u64(pasid ^ u64::from(self.device) << 33);
+    }
 }
 
 /// How the requests of a key are translated.
@@ -57,7 +66,7 @@ pub struct Ticket(u64);
 /// Entries, and what invalidations name them by.
 #[derive(Debug, Default)]
 struct Entries {
-    by_key: HashMap<Key, Arc<Context>>,
+    by_key: HashMap<Key, Arc<Context>, Secret>,
     by_domain: BTreeMap<(u16, u32, Key), Arc<Context>>,
 }
 

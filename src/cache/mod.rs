@@ -3,6 +3,7 @@
 pub mod contexts;
 #[cfg(all(test, loom))]
 mod orders;
+mod secret;
 mod sets;
 mod sync;
 pub mod tags;

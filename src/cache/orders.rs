@@ -1,5 +1,5 @@
 //! Every order of what threads do to the cache, by loom:
-//! `RUSTFLAGS="--cfg loom" cargo test --lib --release cache::orders`.
+//! `RUSTFLAGS="--cfg loom" cargo test --lib cache::orders`.
 //!
 //! The cache has one set with one entry here, so that everything meets in it.
 

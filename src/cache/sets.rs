@@ -68,7 +68,7 @@ impl Default for Set {
 
 impl Set {
     /// The value of the entry with this name. None as well if writers are always in the way.
-    #[inline]
+    #[inline(always)]
     pub fn find(&self, name: Name) -> Option<u64> {
         for _ in 0..TRIES {
             let before = self.version.load(Ordering::Acquire);
@@ -120,12 +120,12 @@ impl Set {
                 || (way.value.load(Ordering::Relaxed) & PLACE == name.place
                     && way.stamp.load(Ordering::Relaxed) != name.stamp)
         };
-        let turn = usize::try_from((version >> 1) % WAYS as u64).unwrap_or(0);
+        let turn = (version >> 1).checked_rem(WAYS as u64).unwrap_or(0);
         self.ways
             .iter()
             .find(same)
             .or_else(|| self.ways.iter().find(unused))
-            .or_else(|| self.ways.get(turn))
+            .or_else(|| self.ways.get(turn as usize))
     }
 
     /// Take an entry out. After the epoch moved on: nobody who began before can put it in

@@ -53,12 +53,14 @@ impl Default for State {
 
 impl State {
     /// The stamp of valid entries of the tag that lives `life`, if it still does.
+    #[inline]
     fn stamp(&self, life: u32) -> Option<u64> {
         let stamp = self.stamp.load(Ordering::SeqCst);
         (life_of(stamp) == life).then_some(stamp)
     }
 
     /// Kinds of entries that may exist.
+    #[inline]
     pub fn kinds(&self) -> u64 {
         self.kinds.load(Ordering::SeqCst)
     }
@@ -83,6 +85,7 @@ impl State {
     }
 }
 
+#[inline]
 fn life_of(stamp: u64) -> u32 {
     (stamp >> 32) as u32
 }
@@ -249,6 +252,7 @@ impl Tags {
         }
     }
 
+    #[inline]
     fn state(&self, place: Place) -> Option<&State> {
         if place == 0 {
             return None;
@@ -259,6 +263,7 @@ impl Tags {
     }
 
     /// Where a link leads: the tag's place, its state and the stamp of its valid entries.
+    #[inline]
     pub fn follow(&self, link: Link) -> Option<(Place, &State, u64)> {
         let place = (link.0 & 0xffff) as Place;
         let state = self.state(place)?;

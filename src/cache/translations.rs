@@ -8,9 +8,9 @@
 //! Beside leaves there are tables of 4 KiB pages that were found ([`LastTable`]): the paging-structure cache (6.2.4),
 //! which makes a walk one of a single entry.
 
-use std::hash::{BuildHasher, Hasher};
 use std::sync::{Arc, OnceLock};
 
+use super::secret::Secret;
 use super::sets::{Name, PLACE, Set, WAYS};
 pub use super::tags::{Link, Tag, Ticket};
 use super::tags::{Place, State, Tags, kinds};
@@ -38,8 +38,7 @@ const TARGET_BITS: u32 = 52;
 /// A bounded cache of leaves. Its memory comes as it is used, in pieces of 16 KiB.
 pub struct TranslationCache {
     segments: [OnceLock<Box<[Set]>>; SEGMENTS],
-    /// What makes the hash one that a guest cannot foresee.
-    secret: [u64; 2],
+    secret: Secret,
     tags: Arc<Tags>,
 }
 
@@ -51,30 +50,28 @@ impl core::fmt::Debug for TranslationCache {
 
 impl Default for TranslationCache {
     fn default() -> Self {
-        let random = || {
-            let hasher = std::hash::RandomState::new().build_hasher();
-            hasher.finish()
-        };
         Self {
             segments: [const { OnceLock::new() }; SEGMENTS],
-            // Odd, so that no factor is 0.
-            secret: [random(), random() | 1],
+            secret: Secret::default(),
             tags: Arc::default(),
         }
     }
 }
 
 /// First address of the page of `size` bytes around `address`.
+#[inline]
 fn page_start(address: u64, size: u64) -> u64 {
     address & !size.wrapping_sub(1)
 }
 
 /// The page of this kind and size around an address, as entries are named.
+#[inline]
 fn key_of(address: u64, kind: u64, size: u64) -> u64 {
     (page_start(address, size) >> 12 << 3) | 4 | kind
 }
 
 /// A tag's place as values have it.
+#[inline]
 fn place_bits(place: Place) -> u64 {
     u64::from(place) << PLACE.trailing_zeros()
 }
@@ -91,18 +88,16 @@ impl TranslationCache {
         self.tags.new_tag()
     }
 
-    /// Segment and number of the set of a name: a multiplication of secret factors, both
-    /// halves of which count.
+    /// Segment and number of the set of a name.
+    #[inline]
     fn place_of(&self, key: u64, place: u64) -> (usize, usize) {
-        let [first, second] = self.secret;
-        let product =
-            u128::from(key.rotate_left(20) ^ place ^ first).wrapping_mul(u128::from(second ^ key));
-        let hash = ((product >> 64) as u64) ^ (product as u64);
+        let hash = self.secret.mix(key.rotate_left(20) ^ place, key);
         let set = (hash >> 32) as usize % (SEGMENTS * SEGMENT);
         (set / SEGMENT, set % SEGMENT)
     }
 
     /// The set of a name, if there are any entries near.
+    #[inline]
     fn set(&self, key: u64, place: u64) -> Option<&Set> {
         let (segment, set) = self.place_of(key, place);
         self.segments.get(segment)?.get()?.get(set)
@@ -117,33 +112,38 @@ impl TranslationCache {
             .get(set)
     }
 
+    #[inline(always)]
     fn find(&self, place: Place, stamp: u64, key: u64) -> Option<u64> {
         let place = place_bits(place);
         self.set(key, place)?.find(Name { key, stamp, place })
     }
 
-    fn leaf(&self, place: Place, state: &State, stamp: u64, address: u64) -> Option<Leaf> {
+    #[inline(always)]
+    fn hit(&self, place: Place, state: &State, stamp: u64, address: u64) -> Option<Hit> {
         let present = state.kinds();
-        PAGE_SIZES.iter().zip(0_u64..).find_map(|(&size, kind)| {
-            if present & (kinds::LEAF << kind) == 0 {
-                return None;
+        for (&page_size, kind) in PAGE_SIZES.iter().zip(0_u64..) {
+            if present & (kinds::LEAF << kind) != 0 {
+                let key = key_of(address, kind, page_size);
+                if let Some(value) = self.find(place, stamp, key) {
+                    return Some(Hit { value, page_size });
+                }
             }
-            let value = self.find(place, stamp, key_of(address, kind, size))?;
-            Some(unpack(value, size, address))
-        })
+        }
+        None
     }
 
     /// The leaf cached for `address`, if it is still valid.
     pub fn get(&self, tag: &Tag, address: u64) -> Option<Leaf> {
         let stamp = tag.ticket().stamp?;
-        self.leaf(tag.place(), tag.state()?, stamp, address)
+        let hit = self.hit(tag.place(), tag.state()?, stamp, address)?;
+        Some(hit.leaf(address))
     }
 
     /// The same for a tag that is known by its link.
-    #[inline]
-    pub fn get_by(&self, link: Link, address: u64) -> Option<Leaf> {
+    #[inline(always)]
+    pub fn get_by(&self, link: Link, address: u64) -> Option<Hit> {
         let (place, state, stamp) = self.tags.follow(link)?;
-        self.leaf(place, state, stamp, address)
+        self.hit(place, state, stamp, address)
     }
 
     /// Remember `leaf` for the page around `address`, unless something of the tag
@@ -266,7 +266,66 @@ impl TranslationCache {
     }
 }
 
+/// An entry that was found, as it was packed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Hit {
+    value: u64,
+    page_size: u64,
+}
+
+impl Hit {
+    #[inline]
+    fn flag(self, bit: u32) -> bool {
+        self.value & (1 << bit) != 0
+    }
+
+    /// Bytes of the page.
+    #[inline]
+    pub fn page_size(self) -> u64 {
+        self.page_size
+    }
+
+    /// Where an address of the page goes.
+    #[inline]
+    pub fn address(self, address: u64) -> u64 {
+        target(self.value) | (address & self.page_size.wrapping_sub(1))
+    }
+
+    /// What may be done with the page.
+    #[inline]
+    pub fn permissions(self) -> Permissions {
+        Permissions {
+            read: self.flag(0),
+            write: self.flag(1),
+            execute: self.flag(2),
+            privileged: self.flag(3),
+            global: self.flag(4),
+            untranslated: self.flag(5),
+        }
+    }
+
+    /// The leaf's dirty bit is set.
+    #[inline]
+    pub fn is_dirty(self) -> bool {
+        self.flag(6)
+    }
+
+    /// The leaf, as it answers for an address.
+    pub fn leaf(self, address: u64) -> Leaf {
+        Leaf {
+            translation: Translation {
+                address: self.address(address),
+                page_size: self.page_size,
+                permissions: self.permissions(),
+            },
+            dirty: self.is_dirty(),
+            fractured: self.flag(7),
+        }
+    }
+}
+
 /// The address that a value leads to.
+#[inline]
 fn target(value: u64) -> u64 {
     value >> 24 << 12
 }
@@ -287,27 +346,6 @@ fn flags_of(leaf: &Leaf) -> u64 {
     .into_iter()
     .rev()
     .fold(0, |bits, flag| (bits << 1) | u64::from(flag))
-}
-
-/// The leaf of a value, for an address in its page of `size` bytes.
-fn unpack(value: u64, size: u64, address: u64) -> Leaf {
-    let flag = |bit: u32| value & (1 << bit) != 0;
-    Leaf {
-        translation: Translation {
-            address: target(value) | (address & size.wrapping_sub(1)),
-            page_size: size,
-            permissions: Permissions {
-                read: flag(0),
-                write: flag(1),
-                execute: flag(2),
-                privileged: flag(3),
-                global: flag(4),
-                untranslated: flag(5),
-            },
-        },
-        dirty: flag(6),
-        fractured: flag(7),
-    }
 }
 
 /// The oracle: does a fresh `walk` contradict the cached translation that serves

@@ -97,6 +97,7 @@ impl DeviceDescription {
 }
 
 impl Request {
+    #[inline]
     pub(super) fn from_c(request: &NvtdRequest) -> Result<Self> {
         only("request->flags", request.flags.into(), 0xff)?;
         let has = |flag| request.flags & flag != 0;
@@ -151,6 +152,7 @@ pub(super) fn pasid_of(has: bool, pasid: u32) -> Result<Option<u32>> {
 }
 
 /// NVTD_PERMISSION_*.
+#[inline]
 pub(super) fn permission_bits(may: Permissions) -> u32 {
     [
         (may.read, NVTD_PERMISSION_READ),

@@ -4,7 +4,6 @@
 //! does not have is left out or takes its default; what a newer caller has and
 //! this library does not know must be 0.
 
-use crate::Result;
 use crate::ffi::dump::NvtdDump;
 use crate::ffi::error::invalid;
 use crate::ffi::interrupt::{NvtdMsi, NvtdMsiAnswer};
@@ -13,6 +12,7 @@ use crate::ffi::types::{
     NvtdConfig, NvtdDevice, NvtdDeviceInfo, NvtdOps, NvtdPageRequest, NvtdPageResponse,
     NvtdRequest, NvtdStats, NvtdTranslation,
 };
+use crate::{Error, Result};
 
 /// A structure of the C ABI whose first field is `size: usize`.
 ///
@@ -59,21 +59,32 @@ const LARGEST: usize = 1 << 16;
 ///
 /// # Safety
 /// `pointer` is NULL or can be read for at least a `usize`.
+#[inline]
 unsafe fn size_at<T: SizedStruct>(pointer: *const T, name: &str) -> Result<usize> {
     if pointer.is_null() {
-        return Err(invalid(format!(
-            "{name} is NULL; pass a structure with its size set"
-        )));
+        return Err(no_structure(name));
     }
     // SAFETY: the caller promises that the leading `size` can be read.
     let size = unsafe { pointer.cast::<usize>().read() };
-    if !(SMALLEST..=LARGEST).contains(&size) {
-        return Err(invalid(format!(
-            "{name}->size is {size}; set it to sizeof the structure, which is {} here",
-            size_of::<T>()
-        )));
+    if (SMALLEST..=LARGEST).contains(&size) {
+        Ok(size)
+    } else {
+        Err(wrong_size(name, size, size_of::<T>()))
     }
-    Ok(size)
+}
+
+#[cold]
+fn no_structure(name: &str) -> Error {
+    invalid(format!(
+        "{name} is NULL; pass a structure with its size set"
+    ))
+}
+
+#[cold]
+fn wrong_size(name: &str, size: usize, right: usize) -> Error {
+    invalid(format!(
+        "{name}->size is {size}; set it to sizeof the structure, which is {right} here"
+    ))
 }
 
 /// Copy a structure of the caller's size over `default`.
@@ -84,6 +95,7 @@ unsafe fn size_at<T: SizedStruct>(pointer: *const T, name: &str) -> Result<usize
 ///
 /// # Safety
 /// `pointer` is NULL or can be read for as many bytes as its `size` says.
+#[inline]
 pub(super) unsafe fn read_sized<T: SizedStruct>(
     pointer: *const T,
     name: &str,
@@ -91,6 +103,25 @@ pub(super) unsafe fn read_sized<T: SizedStruct>(
 ) -> Result<T> {
     // SAFETY: as promised by the caller.
     let size = unsafe { size_at(pointer, name) }?;
+    if size == size_of::<T>() {
+        // SAFETY: the whole structure can be read, and T is valid for what C writes there.
+        return Ok(unsafe { pointer.read() });
+    }
+    // SAFETY: as promised by the caller.
+    unsafe { read_other(pointer, name, default, size) }
+}
+
+/// The same of a structure whose size is not ours.
+///
+/// # Safety
+/// `pointer` can be read for `size` bytes.
+#[cold]
+unsafe fn read_other<T: SizedStruct>(
+    pointer: *const T,
+    name: &str,
+    default: T,
+    size: usize,
+) -> Result<T> {
     let known = size.min(size_of::<T>());
     for offset in known..size {
         // SAFETY: `offset` is below the size that the caller promises to be readable.
@@ -118,6 +149,7 @@ pub(super) unsafe fn read_sized<T: SizedStruct>(
 /// # Safety
 /// `pointer` is NULL or can be read and written for as many bytes as its `size`
 /// says.
+#[inline]
 pub(super) unsafe fn write_sized<T: SizedStruct>(
     pointer: *mut T,
     name: &str,
@@ -125,8 +157,19 @@ pub(super) unsafe fn write_sized<T: SizedStruct>(
 ) -> Result<()> {
     // SAFETY: as promised by the caller.
     let size = unsafe { size_at(pointer, name) }?;
-    let known = size.min(size_of::<T>());
     let skip = size_of::<usize>();
+    let known = size.min(size_of::<T>());
+    if known == size_of::<T>() {
+        // SAFETY: the whole structure can be written; its size is as it was.
+        unsafe {
+            core::ptr::copy_nonoverlapping(
+                (&raw const value).cast::<u8>().add(skip),
+                pointer.cast::<u8>().add(skip),
+                size_of::<T>().saturating_sub(skip),
+            );
+        }
+        return Ok(());
+    }
     // SAFETY: both sides hold `known` bytes, which is more than `skip`.
     unsafe {
         core::ptr::copy_nonoverlapping(

@@ -157,7 +157,9 @@ impl Unit {
             _ => binding.translated,
         };
         let (pasids, pasids_blocked) = device.count_pasids();
-        let hits = self.slots.get(handle).map_or(0, Slot::hits);
+        let slot = self.slots.get(handle);
+        let hits = slot.map_or(0, Slot::hits);
+        let misses = slot.map_or(0, Slot::misses);
         Ok(DeviceInfo {
             source_id,
             state: binding.state,
@@ -167,7 +169,11 @@ impl Unit {
             refused: binding.refused,
             pasids,
             pasids_blocked,
-            translations: device.translations.get().wrapping_add(hits),
+            translations: device
+                .translations
+                .get()
+                .wrapping_add(hits)
+                .wrapping_add(misses),
             cache_hits: device.cache_hits.get().wrapping_add(hits),
             faults: device.faults.get(),
             stale_uses: device.stale_uses.get(),

@@ -129,6 +129,16 @@ impl Device {
         }
     }
 
+    /// Are translations of it kept outside of the unit?
+    fn keeps(&self) -> bool {
+        self.notify() != Notify::default()
+    }
+
+    /// Do commands name it?
+    fn is_named(&self) -> bool {
+        self.keeps() || self.host.is_some()
+    }
+
     pub fn set_notify(&self, notify: Notify) {
         let bits = u8::from(notify.unit) | (u8::from(notify.device_tlb) << 1);
         self.notify.store(bits, Ordering::SeqCst);
@@ -217,6 +227,8 @@ pub(super) type Keepers = Arc<[(u32, Arc<Device>)]>;
 pub(super) struct Devices {
     by_handle: BTreeMap<u32, Arc<Device>>,
     keepers: Keepers,
+    /// Those that commands name: the keepers, and those of the host.
+    named: Arc<[Arc<Device>]>,
 }
 
 impl Devices {
@@ -231,7 +243,11 @@ impl Devices {
                 ),
             )
         })?;
+        let is_named = device.is_named();
         self.by_handle.insert(handle, device);
+        if is_named {
+            self.list();
+        }
         Ok(handle)
     }
 
@@ -246,7 +262,9 @@ impl Devices {
     pub fn remove(&mut self, slots: &Slots, handle: u32) -> Result<(Arc<Device>, u64)> {
         let device = self.by_handle.remove(&handle);
         let device = device.ok_or_else(|| unknown(handle))?;
-        self.find_keepers();
+        if device.is_named() {
+            self.list();
+        }
         Ok((device, slots.give_back(handle)))
     }
 
@@ -271,16 +289,25 @@ impl Devices {
     /// Say who is to be told of a device's invalidations.
     pub fn set_notify(&mut self, handle: u32, notify: Notify) -> Result<()> {
         self.get(handle)?.set_notify(notify);
-        self.find_keepers();
+        self.list();
         Ok(())
     }
 
-    fn find_keepers(&mut self) {
-        self.keepers = self
-            .by_handle
-            .iter()
-            .filter(|(_, device)| device.notify() != Notify::default())
+    /// Those whose present requester ID commands need.
+    pub fn named(&self) -> Arc<[Arc<Device>]> {
+        Arc::clone(&self.named)
+    }
+
+    fn list(&mut self) {
+        let all = self.by_handle.iter();
+        self.keepers = all
+            .clone()
+            .filter(|(_, device)| device.keeps())
             .map(|(&handle, device)| (handle, Arc::clone(device)))
+            .collect();
+        self.named = all
+            .filter(|(_, device)| device.is_named())
+            .map(|(_, device)| Arc::clone(device))
             .collect();
     }
 

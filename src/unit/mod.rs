@@ -226,8 +226,8 @@ impl Unit {
 
     /// Guests may renumber buses; commands name devices by their present numbers.
     fn refresh_source_ids(&self) {
-        let devices = self.devices.read().all();
-        for device in devices {
+        let devices = self.devices.read().named();
+        for device in devices.iter() {
             device.refresh_source_id(&*self.vmm);
         }
     }

@@ -44,6 +44,13 @@ impl Outbox {
         }
     }
 
+    /// There will be about so many events.
+    pub fn expect_events(&mut self, count: usize) {
+        if self.wants_events {
+            self.messages.reserve(count);
+        }
+    }
+
     pub fn msi(&mut self, address: u64, data: u32) {
         self.messages.push(Message::Msi { address, data });
     }

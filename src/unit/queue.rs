@@ -14,6 +14,9 @@ use crate::vmm::{LogLevel, Pasids};
 /// left is executed with the next access of IQT, IQH or FSTS.
 const BUDGET: u64 = 1 << 16;
 
+/// Room for so many trace events is made before a drain.
+const EVENTS_AT_ONCE: usize = 1024;
+
 /// Why executing stops.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stop {
@@ -110,6 +113,10 @@ impl Unit {
         if tail & queue.descriptor_size().wrapping_sub(1) != 0 {
             return Err(QueueErrorInfo::MisalignedTail);
         }
+        let bytes = tail.wrapping_sub(state.registers.queue_head) & queue.bytes().wrapping_sub(1);
+        // Descriptors have 16 bytes at least.
+        let count = usize::try_from(bytes >> 4).unwrap_or(0);
+        out.expect_events(count.min(EVENTS_AT_ONCE));
         while state.registers.queue_head != tail && *budget > 0 {
             let head = state.registers.queue_head;
             let qwords = self.fetch(queue.address().wrapping_add(head), queue.wide())?;

@@ -4,88 +4,18 @@
 //! A handle is the number of a slot and how often that slot was given. Where the device's requests without PASID are cached
 //! (a [`Link`]) is put here by the request that looked it up; it leads nowhere once that was forgotten.
 
-use std::cell::Cell;
 use std::collections::VecDeque;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
 use parking_lot::Mutex;
 
+use super::stats::{Counter, Striped};
 use crate::cache::tags::Link;
 
 /// Slots in one piece of the table, and pieces: one slot for each requester ID.
-const SEGMENT: usize = 64;
-const SEGMENTS: usize = 1024;
-
-/// Threads that count without disturbing each other.
-const THREADS: usize = 8;
-
-/// A counter in a cache line of its own.
-#[derive(Debug, Default)]
-#[repr(align(64))]
-struct Line(AtomicU64);
-
-/// A counter that many threads move.
-#[derive(Debug, Default)]
-pub(super) struct Striped {
-    /// Of the first threads that ever counted, one each: nobody else writes it.
-    own: [Line; THREADS],
-    others: Line,
-    /// What it was when it was cleared.
-    cleared: AtomicU64,
-}
-
-/// Numbers of threads, in the order in which they first count.
-static NEXT_THREAD: AtomicU32 = AtomicU32::new(0);
-
-thread_local! {
-    static THREAD: Cell<u32> = const { Cell::new(u32::MAX) };
-}
-
-fn thread_number() -> usize {
-    THREAD.with(|thread| {
-        if thread.get() == u32::MAX {
-            // Numbers beyond the first few are all the same.
-            let most = THREADS as u32;
-            let taken = NEXT_THREAD.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |next| {
-                (next < most).then(|| next.wrapping_add(1))
-            });
-            thread.set(taken.unwrap_or(most));
-        }
-        thread.get() as usize
-    })
-}
-
-impl Striped {
-    #[inline]
-    fn count(&self) {
-        match self.own.get(thread_number()) {
-            Some(Line(own)) => {
-                let count = own.load(Ordering::Relaxed);
-                own.store(count.wrapping_add(1), Ordering::Relaxed);
-            }
-            None => {
-                self.others.0.fetch_add(1, Ordering::Relaxed);
-            }
-        }
-    }
-
-    fn total(&self) -> u64 {
-        let lines = self.own.iter().chain([&self.others]);
-        lines.fold(0, |sum, Line(line)| {
-            sum.wrapping_add(line.load(Ordering::Relaxed))
-        })
-    }
-
-    fn get(&self) -> u64 {
-        let cleared = self.cleared.load(Ordering::Relaxed);
-        self.total().wrapping_sub(cleared)
-    }
-
-    fn clear(&self) {
-        self.cleared.store(self.total(), Ordering::Relaxed);
-    }
-}
+const SEGMENT: usize = 32;
+const SEGMENTS: usize = 2048;
 
 /// A slot.
 #[derive(Debug, Default)]
@@ -99,6 +29,8 @@ pub(super) struct Slot {
     /// Where requests without PASID are cached, above the requester ID for which that was looked up.
     cached: AtomicU64,
     hits: Striped,
+    /// Answers after a walk, for which the device was not looked for.
+    misses: Counter,
 }
 
 /// Where a device's requests are cached.
@@ -111,6 +43,7 @@ pub(super) struct Cached {
 }
 
 impl Slot {
+    #[inline]
     pub fn tag(&self) -> u64 {
         self.tag.load(Ordering::Relaxed)
     }
@@ -139,7 +72,16 @@ impl Slot {
 
     #[inline]
     pub fn count_hit(&self) {
-        self.hits.count();
+        self.hits.add(1);
+    }
+
+    pub fn count_miss(&self) {
+        self.misses.add(1);
+    }
+
+    /// See [`Self::count_miss`].
+    pub fn misses(&self) -> u64 {
+        self.misses.get()
     }
 
     /// Requests that were answered with nothing but this.
@@ -149,6 +91,7 @@ impl Slot {
 
     pub fn clear_hits(&self) {
         self.hits.clear();
+        self.misses.clear();
     }
 }
 
@@ -191,7 +134,7 @@ impl Slots {
         slot.times.store(times, Ordering::Relaxed);
         let handle = (times << 16) | u32::try_from(number).unwrap_or(0);
         slot.tag.store(tag, Ordering::Relaxed);
-        slot.hits.clear();
+        slot.clear_hits();
         slot.handle.store(handle, Ordering::Release);
         Some(handle)
     }
@@ -284,18 +227,5 @@ mod tests {
         let second = slots.take(2).unwrap();
         assert_eq!(slot.cached(first), None);
         assert_eq!(slots.get(second).unwrap().cached(second), None);
-    }
-
-    #[test]
-    fn hits_of_many_threads_are_all_counted() {
-        let counter = Striped::default();
-        std::thread::scope(|scope| {
-            for _ in 0..2 * THREADS {
-                scope.spawn(|| (0..1000).for_each(|_| counter.count()));
-            }
-        });
-        assert_eq!(counter.get(), 2 * THREADS as u64 * 1000);
-        counter.clear();
-        assert_eq!(counter.get(), 0);
     }
 }

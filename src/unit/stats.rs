@@ -1,12 +1,13 @@
 //! Counters: one list, atomics inside, plain values outside.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::cell::Cell;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 /// Descriptor types have 7 bits, those that exist are below this.
 pub const DESCRIPTOR_TYPES: usize = 16;
 
 macro_rules! counters {
-    ($($(#[$doc:meta])* $name:ident,)*) => {
+    ($($(#[$doc:meta])* $name:ident: $kind:ty,)*) => {
         /// The counters as they are at one time.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
         pub struct Stats {
@@ -18,7 +19,7 @@ macro_rules! counters {
         /// The counters as they move.
         #[derive(Debug, Default)]
         pub(crate) struct Counters {
-            $(pub $name: Counter,)*
+            $(pub $name: $kind,)*
             descriptors_by_type: [Counter; DESCRIPTOR_TYPES],
         }
 
@@ -43,102 +44,102 @@ macro_rules! counters {
 
 counters! {
     /// Requests translated, debug looks excepted.
-    translations,
+    translations: Striped,
     /// Of these, answered from a translation cache.
-    cache_hits,
+    cache_hits: Counter,
     /// Table walks made.
-    walks,
+    walks: Striped,
     /// Cached translations used although a fresh walk answers otherwise.
-    stale_uses,
+    stale_uses: Counter,
     /// Requests refused.
-    faults,
+    faults: Counter,
     /// Faults that found no free record.
-    fault_overflows,
+    fault_overflows: Counter,
     /// Register accesses ignored.
-    mmio_ignored,
+    mmio_ignored: Counter,
     /// Invalidation descriptors executed.
-    descriptors,
+    descriptors: Counter,
     /// Invalidation queue errors.
-    queue_errors,
+    queue_errors: Counter,
     /// Wait status writes that missed writable RAM.
-    status_write_errors,
+    status_write_errors: Counter,
     /// Message-signalled interrupts sent.
-    msis,
+    msis: Counter,
     /// Nested HWPTs allocated.
-    hwpt_allocs,
+    hwpt_allocs: Counter,
     /// Nested HWPT allocations refused.
-    hwpt_alloc_errors,
+    hwpt_alloc_errors: Counter,
     /// Nested HWPTs destroyed.
-    hwpt_destroys,
+    hwpt_destroys: Counter,
     /// Attachments, replacements included.
-    attaches,
+    attaches: Counter,
     /// Detachments.
-    detaches,
+    detaches: Counter,
     /// Attach or detach calls refused.
-    attach_errors,
+    attach_errors: Counter,
     /// Invalidate calls.
-    invalidate_calls,
+    invalidate_calls: Counter,
     /// Entries in them.
-    invalidate_entries,
+    invalidate_entries: Counter,
     /// Guest descriptors they came from.
-    invalidate_descriptors,
+    invalidate_descriptors: Counter,
     /// Invalidate calls refused, fully or in part.
-    invalidate_errors,
+    invalidate_errors: Counter,
     /// Invalidate entries dropped by injection.
-    invalidate_dropped,
+    invalidate_dropped: Counter,
     /// Requests and queue fetches that found a table or the queue outside of RAM.
-    memory_errors,
+    memory_errors: Counter,
     /// Page requests of devices.
-    page_requests,
+    page_requests: Counter,
     /// Of these, refused by the guest's tables.
-    page_requests_refused,
+    page_requests_refused: Counter,
     /// Of these, dropped as the page request queue had overflowed.
-    page_request_overflows,
+    page_request_overflows: Counter,
     /// Page group responses of the guest handed to a device.
-    page_responses,
+    page_responses: Counter,
     /// Page group responses that the unit gave by itself.
-    page_responses_by_unit,
+    page_responses_by_unit: Counter,
     /// Page group responses of the guest to requesters that are not there.
-    page_responses_ignored,
+    page_responses_ignored: Counter,
     /// Interrupt requests, looks excepted.
-    interrupts,
+    interrupts: Counter,
     /// Of these, answered from the interrupt entry cache.
-    interrupt_cache_hits,
+    interrupt_cache_hits: Counter,
     /// Of these, refused.
-    interrupt_faults,
+    interrupt_faults: Counter,
     /// Faults that a pending record told of already.
-    faults_collapsed,
+    faults_collapsed: Counter,
     /// Device-TLB invalidations that timed out or failed.
-    device_tlb_errors,
+    device_tlb_errors: Counter,
     /// Objects of the host that could not be destroyed at the time.
-    hwpt_destroy_errors,
+    hwpt_destroy_errors: Counter,
     /// Invalidate calls that went on after a refused one.
-    invalidate_resumed,
+    invalidate_resumed: Counter,
     /// Waits aborted as a device could be neither flushed nor blocked.
-    host_timeouts,
+    host_timeouts: Counter,
     /// Page requests that came from the host.
-    host_page_requests,
+    host_page_requests: Counter,
     /// Of these, answered at once as they were none or of no device.
-    host_page_requests_refused,
+    host_page_requests_refused: Counter,
     /// PASIDs that were not attached as their device has the most it can have.
-    pasids_ignored,
+    pasids_ignored: Counter,
     /// Of the walks that the unit made by itself, those through both stages.
-    nested_walks,
+    nested_walks: Striped,
     /// Walks of second-stage tables: of requests, and for each first-stage table
     /// and page of a nested one.
-    second_stage_walks,
+    second_stage_walks: Striped,
     /// Paging entries read in walks of the unit.
-    table_reads,
+    table_reads: Striped,
     /// Accessed and dirty bits set in paging entries, those of one entry together.
-    table_updates,
+    table_updates: Striped,
 }
 
 impl Counters {
-    /// A descriptor of this type was executed.
+    /// A descriptor of this type was executed, by whoever has the unit's state locked.
     pub fn descriptor(&self, kind: u8) {
-        self.descriptors.add(1);
+        self.descriptors.add_alone(1);
         if let Some(counter) = self.descriptors_by_type.get(usize::from(kind)) {
-            counter.add(1);
+            counter.add_alone(1);
         }
     }
 }
@@ -152,11 +153,106 @@ impl Counter {
         self.0.fetch_add(count, Ordering::Relaxed);
     }
 
+    /// The same where nobody else adds at the time.
+    pub fn add_alone(&self, count: u64) {
+        self.0
+            .store(self.get().wrapping_add(count), Ordering::Relaxed);
+    }
+
     pub fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 
     pub fn clear(&self) {
         self.0.store(0, Ordering::Relaxed);
+    }
+}
+
+/// Threads that count without disturbing each other.
+const THREADS: usize = 4;
+
+/// A counter in a cache line of its own, and the one that is fetched along with it.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct Line(AtomicU64);
+
+/// A counter that many threads move.
+#[derive(Debug, Default)]
+pub(crate) struct Striped {
+    /// Of the first threads that ever counted, one each: nobody else writes it.
+    own: [Line; THREADS],
+    others: Line,
+    /// What it was when it was cleared.
+    cleared: AtomicU64,
+}
+
+/// Numbers of threads, in the order in which they first count.
+static NEXT_THREAD: AtomicU32 = AtomicU32::new(0);
+
+thread_local! {
+    static THREAD: Cell<u32> = const { Cell::new(u32::MAX) };
+}
+
+#[inline]
+fn thread_number() -> usize {
+    THREAD.with(|thread| {
+        if thread.get() == u32::MAX {
+            // Numbers beyond the first few are all the same.
+            let most = THREADS as u32;
+            let taken = NEXT_THREAD.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |next| {
+                (next < most).then(|| next.wrapping_add(1))
+            });
+            thread.set(taken.unwrap_or(most));
+        }
+        thread.get() as usize
+    })
+}
+
+impl Striped {
+    #[inline(always)]
+    pub fn add(&self, count: u64) {
+        match self.own.get(thread_number()) {
+            Some(Line(own)) => {
+                let before = own.load(Ordering::Relaxed);
+                own.store(before.wrapping_add(count), Ordering::Relaxed);
+            }
+            None => {
+                self.others.0.fetch_add(count, Ordering::Relaxed);
+            }
+        }
+    }
+
+    fn total(&self) -> u64 {
+        let lines = self.own.iter().chain([&self.others]);
+        lines.fold(0, |sum, Line(line)| {
+            sum.wrapping_add(line.load(Ordering::Relaxed))
+        })
+    }
+
+    pub fn get(&self) -> u64 {
+        let cleared = self.cleared.load(Ordering::Relaxed);
+        self.total().wrapping_sub(cleared)
+    }
+
+    pub fn clear(&self) {
+        self.cleared.store(self.total(), Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hits_of_many_threads_are_all_counted() {
+        let counter = Striped::default();
+        std::thread::scope(|scope| {
+            for _ in 0..2 * THREADS {
+                scope.spawn(|| (0..1000).for_each(|_| counter.add(1)));
+            }
+        });
+        assert_eq!(counter.get(), 2 * THREADS as u64 * 1000);
+        counter.clear();
+        assert_eq!(counter.get(), 0);
     }
 }

@@ -5,6 +5,7 @@ use super::device::Device;
 use super::direct::{Found, Origin, Source};
 use super::fault_log::Refused;
 use super::outbox::Outbox;
+use super::slots::{Cached, Slot};
 use crate::event::Event;
 use crate::host::ioctl::Fd;
 use crate::host::soft::{Dma, DmaFault, Twin, TwinRequest};
@@ -68,6 +69,15 @@ impl Request {
         Ok(())
     }
 
+    /// DMA as it mostly is: untranslated, and of nobody in particular.
+    #[inline]
+    fn is_plain(&self) -> bool {
+        self.kind == RequestKind::Untranslated
+            && self.pasid.is_none()
+            && !(self.execute || self.privileged || self.debug)
+            && (self.read || self.write)
+    }
+
     fn access(&self) -> Access {
         Access {
             read: self.read,
@@ -126,14 +136,30 @@ impl Unit {
     /// # Errors
     /// `ENOENT`: there is no such device. `EINVAL`: neither a read nor a write.
     pub fn translate(&self, handle: u32, request: Request) -> Result<Answer> {
-        if let Some(answer) = self.hit(handle, &request) {
-            return Ok(answer);
+        let hit = request
+            .is_plain()
+            .then(|| self.hit(handle, request.address, request.read, request.write));
+        if let Some(Some(translation)) = hit {
+            return Ok(Answer {
+                result: Ok(translation),
+                recoverable: false,
+            });
         }
+        self.translate_uncached(handle, request)
+    }
+
+    /// The same for who has asked [`Self::hit`].
+    ///
+    /// # Errors
+    /// As [`Self::translate`].
+    pub fn translate_uncached(&self, handle: u32, request: Request) -> Result<Answer> {
         request.check()?;
+        if let Some(answer) = self.miss(handle, &request) {
+            return answer;
+        }
         let device = self.devices.read().get(handle)?;
         let source_id = device.refresh_source_id(&*self.vmm);
         let access = request.access();
-        let mut out = Outbox::new(&*self.vmm);
         let silicon = match (&self.twin, device.host.as_ref().and_then(|it| it.file)) {
             (Some(twin), Some(file)) => Some((&**twin, file)),
             // What real silicon does is answered as the unit would do it.
@@ -149,6 +175,18 @@ impl Unit {
                 self.translate_directly(source, &request, access)
             }
         };
+        Ok(self.answer(&device, source_id, &request, result))
+    }
+
+    /// What the device is told, and whoever else is to know.
+    fn answer(
+        &self,
+        device: &Device,
+        source_id: u16,
+        request: &Request,
+        result: core::result::Result<Found, Refusal>,
+    ) -> Answer {
+        let mut out = Outbox::new(&*self.vmm);
         // The device may ask for what a translation request did not get, and software
         // is not to hear of it twice (7.3).
         let recoverable = request.kind == RequestKind::Translation
@@ -158,55 +196,94 @@ impl Unit {
             ..refusal
         });
         if !request.debug {
-            self.account(&device, source_id, request, &result, &mut out);
+            self.account(device, source_id, *request, &result, &mut out);
         }
         self.deliver(out);
-        Ok(Answer {
+        Answer {
             result: result
-                .map(|found| told(found.translation, &request))
+                .map(|found| told(found.translation, request))
                 .map_err(|refusal| refusal.fault),
             recoverable,
-        })
+        }
     }
 
-    /// The answer to plain DMA whose page is cached: the same as below, without a lock. None if
-    /// there is more to it.
-    fn hit(&self, handle: u32, request: &Request) -> Option<Answer> {
-        let &Request {
-            address,
-            read,
-            write,
-            ..
-        } = request;
-        let plain = Request {
-            address,
-            read,
-            write,
-            ..Request::default()
-        };
-        if *request != plain || !(read || write) || self.config.oracle {
+    /// Plain DMA that is not cached, of a device for whose requests the unit walks: for an answer the
+    /// device need not be looked for. None if not even that is known.
+    fn miss(&self, handle: u32, request: &Request) -> Option<Result<Answer>> {
+        if !request.is_plain() || self.config.oracle {
             return None;
         }
         let slot = self.slots.get(handle)?;
+        let source_id = self.cached_for(slot, handle)?.source_id;
+        let source = Source {
+            device: handle,
+            id: source_id,
+        };
+        let result = self.translate_directly(source, request, request.access());
+        let translation = match result {
+            Ok(Found {
+                translation,
+                origin: Origin::Walk,
+            }) => told(translation, request),
+            other => {
+                let device = self.devices.read().get(handle);
+                return Some(device.map(|device| self.answer(&device, source_id, request, other)));
+            }
+        };
+        slot.count_miss();
+        self.counters.translations.add(1);
+        self.trace_translation(source_id, request.address, translation.address);
+        Some(Ok(Answer {
+            result: Ok(translation),
+            recoverable: false,
+        }))
+    }
+
+    /// Where requests of a device are cached, if it still has the requester ID it had then.
+    #[inline(always)]
+    fn cached_for(&self, slot: &Slot, handle: u32) -> Option<Cached> {
         let cached = slot.cached(handle)?;
         let source_id = self.vmm.source_id(slot.tag());
-        if source_id.is_some_and(|source_id| source_id != cached.source_id) {
+        let same = source_id.is_none_or(|source_id| source_id == cached.source_id);
+        same.then_some(cached)
+    }
+
+    /// Tell of an answer. Called with no lock held: a message in the outbox would have to be allocated.
+    #[inline]
+    fn trace_translation(&self, source_id: u16, address: u64, target: u64) {
+        if self.vmm.wants_events() {
+            self.vmm
+                .event(Event::Translate, source_id.into(), address, target);
+        }
+    }
+
+    /// Where plain DMA goes whose page is cached: untranslated, without PASID, for data, and no debugger's. The same as
+    /// [`Self::translate`] without a lock. None if it is not cached, or there is more to it.
+    #[inline(always)]
+    pub fn hit(&self, handle: u32, address: u64, read: bool, write: bool) -> Option<Translation> {
+        if self.config.oracle {
             return None;
         }
-        let leaf = self.cache.get_by(cached.link, address)?;
-        if !leaf.serves(plain.access()) {
+        let slot = self.slots.get(handle)?;
+        let cached = self.cached_for(slot, handle)?;
+        let hit = self.cache.get_by(cached.link, address)?;
+        let page = hit.permissions();
+        // As `Leaf::told` and `Leaf::serves`.
+        let may_write = page.write && hit.is_dirty();
+        if (read && !page.read) || (write && !may_write) {
             return None;
         }
         slot.count_hit();
-        let translation = told(leaf.told(false), request);
-        if self.vmm.wants_events() {
-            let requester = u64::from(cached.source_id);
-            self.vmm
-                .event(Event::Translate, requester, address, translation.address);
-        }
-        Some(Answer {
-            result: Ok(translation),
-            recoverable: false,
+        let target = hit.address(address);
+        self.trace_translation(cached.source_id, address, target);
+        Some(Translation {
+            address: target,
+            page_size: hit.page_size(),
+            permissions: Permissions {
+                write: may_write,
+                execute: false,
+                ..page
+            },
         })
     }
 
@@ -311,7 +388,7 @@ impl Unit {
                     device.stale_uses.add(1);
                     out.event(Event::StaleUse, [requester, request.address, address]);
                 }
-                out.event(Event::Translate, [requester, request.address, address]);
+                self.trace_translation(source_id, request.address, address);
             }
             Err(Refusal { fault, record }) => {
                 self.counters.faults.add(1);

@@ -112,6 +112,21 @@ fn own(tally: &mut Tally, workspace: &Workspace, cache: &Cache) {
     tally.check("Rust tests", |step| {
         cargo(step, "rust-tests", &["test", "--workspace", "--locked"])
     });
+    tally.check("every order of threads in the cache", |step| {
+        const ARGS: &[&str] = &[
+            "test",
+            "--package",
+            "nested-vtd",
+            "--lib",
+            "--locked",
+            "cache::orders",
+        ];
+        let mut loom = workspace.cargo();
+        loom.args(ARGS)
+            .env("RUSTFLAGS", "--cfg loom")
+            .env("CARGO_TARGET_DIR", workspace.target().join("loom"));
+        ui::run(step, &cache.log("loom"), &mut loom)
+    });
     tally.check("every failure of the host", |step| {
         const ARGS: &[&str] = &[
             "test",

@@ -70,3 +70,59 @@ fn the_cache_is_bounded() {
     cache.for_each(|_| count += 1);
     assert!(count <= CAPACITY, "{count}");
 }
+
+#[test]
+fn who_still_has_a_forgotten_context_caches_nothing_under_it() {
+    let translations = TranslationCache::default();
+    let cache = ContextCache::default();
+    let leaf = crate::translate::walk::Leaf {
+        translation: crate::translate::Translation {
+            address: 0x5000,
+            page_size: 0x1000,
+            permissions: crate::translate::Permissions::ALL,
+        },
+        dirty: true,
+        fractured: false,
+    };
+    let forget: [fn(&ContextCache, &TranslationCache); 2] = [
+        |cache, _| cache.clear(),
+        // Another one in its place.
+        |cache, all| cache.fill(key(1, None), cache.ticket(), context(all, 6)),
+    ];
+    for forget in forget {
+        cache.fill(key(1, None), cache.ticket(), context(&translations, 5));
+        let held = cache.get(key(1, None)).unwrap();
+        let tag = held.tag(false);
+        let link = tag.link().unwrap();
+        translations.fill(tag, tag.ticket(), 0x1000, leaf);
+        assert!(translations.get_by(link, 0x1000).is_some());
+        forget(&cache, &translations);
+        assert!(translations.get_by(link, 0x1000).is_none());
+        translations.fill(tag, tag.ticket(), 0x1000, leaf);
+        assert!(translations.get_by(link, 0x1000).is_none());
+    }
+}
+
+#[test]
+fn a_domain_and_a_pasid_of_it_are_found() {
+    let translations = TranslationCache::default();
+    let cache = ContextCache::default();
+    for (device, domain_id) in [(1, 5), (2, 5), (3, 6), (4, u16::MAX)] {
+        let entry = context(&translations, domain_id);
+        cache.fill(key(device, None), cache.ticket(), entry);
+    }
+    let count = |domain_id, pasid| {
+        let mut count = 0;
+        cache.for_each_of(domain_id, pasid, |_| count += 1);
+        count
+    };
+    assert_eq!(count(5, None), 2);
+    assert_eq!(count(5, Some(0)), 2);
+    assert_eq!(count(5, Some(1)), 0);
+    assert_eq!(count(u16::MAX, None), 1);
+    // In another domain now.
+    cache.fill(key(1, None), cache.ticket(), context(&translations, 6));
+    assert_eq!((count(5, None), count(6, None)), (1, 2));
+    cache.clear();
+    assert_eq!(count(6, None), 0);
+}
