@@ -31,11 +31,17 @@ pub struct Notes {
     pub forgotten: Mutex<Vec<Option<(u16, u8)>>>,
     /// Called when something is to be forgotten.
     pub on_forget: OnceLock<Box<dyn Fn() + Send + Sync>>,
+    /// The requester ID of every device, if the guest has renumbered it.
+    pub renumbered: Mutex<Option<u16>>,
 }
 
 impl Vmm for Notes {
     fn msi(&self, address: u64, data: u32) {
         self.msis.lock().unwrap().push((address, data));
+    }
+
+    fn source_id(&self, _tag: u64) -> Option<u16> {
+        *self.renumbered.lock().unwrap()
     }
 
     fn log(&self, _level: LogLevel, message: &str) {

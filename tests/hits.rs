@@ -1,0 +1,158 @@
+//! Requests that are answered without a lock: they count and are judged as all others.
+
+mod common;
+
+use common::*;
+use nested_vtd::event::Event;
+use nested_vtd::unit::{HostKind, Request};
+
+const PAGE: u64 = 0x5000;
+const TARGET: u64 = 0x10_0000;
+
+fn read_at(address: u64) -> Request {
+    Request {
+        address,
+        read: true,
+        ..Request::default()
+    }
+}
+
+/// A guest whose device has read the page often enough for hits.
+fn guest() -> Guest {
+    let mut guest = Guest::new(HostKind::None);
+    guest.build_tables();
+    guest.map(PAGE, TARGET);
+    guest.enable();
+    guest.submit(&[pasid_cache(), wait(1)]);
+    for _ in 0..3 {
+        assert_eq!(target(&guest), Some(TARGET + 8));
+    }
+    guest
+}
+
+fn target(guest: &Guest) -> Option<u64> {
+    let answer = guest.unit.translate(guest.device, read_at(PAGE + 8));
+    Some(answer.unwrap().result.ok()?.address)
+}
+
+/// Would it be answered without a lock?
+fn hits(guest: &Guest) -> bool {
+    let hit = guest.unit.hit(guest.device, PAGE + 8, true, false);
+    hit.is_some_and(|found| found.address == TARGET + 8)
+}
+
+#[test]
+fn hits_count_like_other_requests() {
+    let guest = guest();
+    let before = guest.unit.stats();
+    let device_before = guest.unit.device_info(guest.device).unwrap();
+    guest.notes.events.lock().unwrap().clear();
+    for _ in 0..1000 {
+        assert_eq!(target(&guest), Some(TARGET + 8));
+    }
+    let after = guest.unit.stats();
+    assert_eq!(after.translations - before.translations, 1000);
+    assert_eq!(after.cache_hits - before.cache_hits, 1000);
+    assert_eq!(after.walks, before.walks);
+    let device = guest.unit.device_info(guest.device).unwrap();
+    assert_eq!(device.translations - device_before.translations, 1000);
+    assert_eq!(device.cache_hits - device_before.cache_hits, 1000);
+    let events = guest.notes.events.lock().unwrap().clone();
+    let told = [u64::from(SOURCE_ID), PAGE + 8, TARGET + 8];
+    assert_eq!(events, vec![(Event::Translate, told); 1000]);
+    // A device takes nothing of what was counted along.
+    guest.unit.device_remove(guest.device).unwrap();
+    assert_eq!(guest.unit.stats().translations, after.translations);
+    guest.unit.reset();
+    assert_eq!(guest.unit.stats().translations, 0);
+}
+
+#[test]
+fn a_page_that_may_not_be_written_is_no_hit_for_writes() {
+    let guest = guest();
+    // D is not set: a write has to walk.
+    assert!(hits(&guest));
+    assert!(guest.unit.hit(guest.device, PAGE, false, true).is_none());
+    let write = Request {
+        write: true,
+        read: false,
+        ..read_at(PAGE)
+    };
+    let answer = guest.unit.translate(guest.device, write).unwrap();
+    assert!(answer.result.unwrap().permissions.write);
+    assert!(guest.unit.hit(guest.device, PAGE, false, true).is_some());
+}
+
+#[test]
+fn invalidations_of_each_kind_end_hits() {
+    let domain = u64::from(DOMAIN) << 16;
+    for descriptor in [
+        page(PAGE),
+        pasid_all(),
+        pasid_cache(),
+        // Context cache, IOTLB of the domain, IOTLB.
+        [1 | 1 << 4, 0],
+        [2 | 2 << 4 | domain, 0],
+        [2 | 1 << 4, 0],
+    ] {
+        let mut guest = guest();
+        assert!(hits(&guest));
+        guest.map(PAGE, TARGET + 0x1000);
+        guest.submit(&[descriptor, wait(2)]);
+        assert!(!hits(&guest), "{descriptor:x?}");
+        assert_eq!(target(&guest), Some(TARGET + 0x1008), "{descriptor:x?}");
+    }
+}
+
+#[test]
+fn a_device_with_another_number_is_not_answered_by_the_old_one() {
+    let guest = guest();
+    *guest.notes.renumbered.lock().unwrap() = Some(SOURCE_ID + 8);
+    assert!(!hits(&guest));
+    assert_eq!(target(&guest), None, "that one has no context entry");
+    *guest.notes.renumbered.lock().unwrap() = Some(SOURCE_ID);
+    assert_eq!(target(&guest), Some(TARGET + 8));
+}
+
+#[test]
+fn with_translation_off_nothing_hits() {
+    let guest = guest();
+    guest.write32(0x18, 1 << 26);
+    assert!(!hits(&guest));
+    assert_eq!(target(&guest), Some(PAGE + 8));
+}
+
+#[test]
+fn another_device_gets_nothing_of_one_that_is_gone() {
+    let guest = guest();
+    let tag = nested_vtd::unit::DeviceDescription {
+        source_id: SOURCE_ID + 8,
+        ..nested_vtd::unit::DeviceDescription::default()
+    };
+    guest.unit.device_remove(guest.device).unwrap();
+    assert!(guest.unit.translate(guest.device, read_at(PAGE)).is_err());
+    let other = guest.unit.device_add(tag).unwrap();
+    assert_ne!(other, guest.device);
+    assert!(guest.unit.hit(other, PAGE, true, false).is_none());
+    assert!(
+        guest
+            .unit
+            .translate(other, read_at(PAGE))
+            .unwrap()
+            .result
+            .is_err()
+    );
+    assert!(guest.unit.translate(guest.device, read_at(PAGE)).is_err());
+}
+
+#[test]
+fn hits_of_two_threads_are_all_counted() {
+    let guest = guest();
+    let before = guest.unit.stats().translations;
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| (0..20_000).for_each(|_| assert_eq!(target(&guest), Some(TARGET + 8))));
+        }
+    });
+    assert_eq!(guest.unit.stats().translations - before, 40_000);
+}
