@@ -82,12 +82,13 @@ const RESTATED: &[(&str, &str)] = &[];
 pub fn write(
     workspace: &Workspace,
     machine: &Machine,
+    busy: f64,
     sections: &[Section],
     rounds: usize,
 ) -> Result<()> {
     let dir = workspace.path("docs/performance");
     fs::create_dir_all(&dir).context(dir.display())?;
-    let mut text = head(machine, rounds);
+    let mut text = head(machine, busy, rounds);
     for section in sections {
         text += &format!("\n## {}\n\n{}\n", section.title, wrapped(section.about));
         if let Some(svg) = section.plot.svg() {
@@ -114,7 +115,7 @@ pub fn write(
     fs::write(&file, text).context(file.display())
 }
 
-fn head(machine: &Machine, rounds: usize) -> String {
+fn head(machine: &Machine, busy: f64, rounds: usize) -> String {
     let commands: String = Unit::ALL
         .iter()
         .map(|unit| {
@@ -128,11 +129,11 @@ fn head(machine: &Machine, rounds: usize) -> String {
         "# Performance\n\n\
          nested-vtd beside QEMU's own intel-iommu: the same program, the same tables, the same test device\n\
          (`iommu-bench-testdev` of the patches), in turns in one run. What counts are ratios; the times are of\n\
-         this machine, whose only other work was the measuring. `cargo xtask bench --update-docs` writes this\n\
-         page, `cargo xtask bench` only shows its tables, `--quick` with fewer rounds and `--only` with fewer cases.\n\n\
+         this machine. `cargo xtask bench --guest --update-docs` writes this page; `--only` measures some of it,\n\
+         `--quick` with fewer rounds.\n\n\
          | | |\n|---|---|\n\
          | processor | {}, {} cores |\n| kernel | {} |\n| emulator | {} |\n| compiler | {} |\n\
-         | rounds | {rounds}, after one that does not count |\n{commands}\n\
+         | busy with other things | {busy:.0} % before it began |\n| rounds | {rounds}, after one that does not count |\n{commands}\n\
          Times are medians of all repetitions. A ratio is the median over the rounds of what a round's medians\n\
          give, and its spread the least and the most of them; a spread with ± is half of the middle half.\n",
         machine.processor, machine.cores, machine.kernel, machine.qemu, machine.rust

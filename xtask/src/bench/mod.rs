@@ -79,8 +79,8 @@ pub fn run(args: &[String]) -> Result<()> {
     let busy = docs::busy()?;
     if busy > 10.0 {
         eprintln!(
-            "warning: something else keeps the processors {busy:.0} % busy, which ratios stand but \
-             threads and spreads do not; stop it and measure again"
+            "warning: something else keeps the processors {busy:.0} % busy: spreads will be wide, and two \
+             threads have less than two processors; stop it and measure again"
         );
     }
     let measured = if options.alone {
@@ -114,7 +114,7 @@ pub fn run(args: &[String]) -> Result<()> {
         fs::write(&file, format!("{report:#}\n")).context(file.display())?;
     }
     if options.docs {
-        docs::write(&workspace, &machine, &sections, rounds)?;
+        docs::write(&workspace, &machine, busy, &sections, rounds)?;
     }
     Ok(())
 }

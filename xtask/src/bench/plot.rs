@@ -16,7 +16,7 @@ pub struct Plot {
     pub label: fn(f64) -> String,
 }
 
-const WIDTH: f64 = 760.0;
+const WIDTH: f64 = 880.0;
 const HEIGHT: f64 = 330.0;
 const LEFT: f64 = 62.0;
 const TOP: f64 = 62.0;
@@ -25,13 +25,14 @@ const BOTTOM: f64 = 38.0;
 /// Colours of text and lines follow the page where the viewer tells, and are between light and dark
 /// where it does not. Those of bars stand out on both.
 const STYLE: &str = "\
-text { font: 12px sans-serif; fill: #57606a; }
+text { font: 12px sans-serif; fill: #737c86; }
 .title { font-size: 14px; font-weight: bold; }
-.label { font-size: 10.5px; text-anchor: middle; }
+.label { font-size: 10px; text-anchor: middle; }
 .group { text-anchor: middle; }
 .tick { text-anchor: end; }
 .grid { stroke: #8c959f; stroke-opacity: 0.35; }
 .s0 { fill: #8c959f; } .s1 { fill: #d1762b; } .s2 { fill: #2f81f7; } .s3 { fill: #3fa34d; }
+@media (prefers-color-scheme: light) { text { fill: #4b535d; } }
 @media (prefers-color-scheme: dark) { text { fill: #c9d1d9; } }
 ";
 
@@ -105,11 +106,11 @@ impl Plot {
                 "<text class=\"tick\" x=\"{}\" y=\"{:.1}\">{}</text>",
                 LEFT - 6.0,
                 at + 4.0,
-                (self.label)(value)
+                round((self.label)(value))
             ));
         }
         let room = (WIDTH - 12.0 - LEFT) / self.groups.len() as f64;
-        let bar = (room * 0.78 / used.len() as f64).min(70.0);
+        let bar = (room * 0.92 / used.len() as f64).min(70.0);
         for (index, group) in self.groups.iter().enumerate() {
             let middle = LEFT + room * (index as f64 + 0.5);
             let mut left = middle - bar * used.len() as f64 / 2.0;
@@ -141,6 +142,11 @@ impl Plot {
         writeln!(out, "</svg>").ok()?;
         Some(out)
     }
+}
+
+/// A round number without its zeros.
+fn round(label: String) -> String {
+    label.replace(".00", "").replace(".0", "")
 }
 
 fn escaped(text: &str) -> String {

@@ -83,7 +83,8 @@ pub fn time(ns: f64) -> String {
     let (value, unit) = match ns {
         ns if ns < 999.5 => (ns, "ns"),
         ns if ns < 999_500.0 => (ns / 1e3, "µs"),
-        ns => (ns / 1e6, "ms"),
+        ns if ns < 999_500_000.0 => (ns / 1e6, "ms"),
+        ns => (ns / 1e9, "s"),
     };
     format!("{} {unit}", digits(value))
 }
@@ -128,5 +129,6 @@ mod tests {
         assert_eq!(time(999.7), "1.00 µs");
         assert_eq!(time(123_456.0), "123 µs");
         assert_eq!(time(12_345_678.0), "12.3 ms");
+        assert_eq!(time(144.9e9), "145 s");
     }
 }
