@@ -120,15 +120,17 @@ fn entries_are_read_as_a_whole() {
             world.cache.fill(&world.tag, ticket, page, found);
         };
         fill(&world, PAGE);
-        let writer = {
+        let reader = {
             let world = Arc::clone(&world);
-            thread::spawn(move || fill(&world, PAGE + 0x1000))
+            thread::spawn(move || {
+                for page in [PAGE + 0x1000, PAGE] {
+                    let found = world.cache.get(&world.tag, page);
+                    let expected = page + 0x10_0000;
+                    assert!(found.is_none_or(|found| found.translation.address == expected));
+                }
+            })
         };
-        for page in [PAGE, PAGE + 0x1000] {
-            let found = world.cache.get(&world.tag, page);
-            let expected = page + 0x10_0000;
-            assert!(found.is_none_or(|found| found.translation.address == expected));
-        }
-        writer.join().unwrap();
+        fill(&world, PAGE + 0x1000);
+        reader.join().unwrap();
     });
 }
