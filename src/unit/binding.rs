@@ -240,7 +240,7 @@ impl Unit {
         }
         self.sync(state, device, None, out);
         let control = *self.control.read();
-        let mut pasids: BTreeSet<u32> = device.pasids.lock().keys().copied().collect();
+        let mut pasids: BTreeSet<u32> = device.known_pasids();
         if control.enabled {
             pasids.extend(pasids::present(
                 &*self.memory,

@@ -1,8 +1,8 @@
 //! The devices behind the unit.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU16, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU16, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 
@@ -84,7 +84,9 @@ pub(super) struct Device {
     /// Where requests without PASID are.
     pub binding: Mutex<Binding>,
     /// Where those of PASIDs are; only what is or should be on the host.
-    pub pasids: Mutex<BTreeMap<u32, Binding>>,
+    pasids: Mutex<BTreeMap<u32, Binding>>,
+    /// How many of them have a HWPT; changed with them.
+    attached_pasids: AtomicUsize,
     /// Page requests of the host that the guest has not answered, by PASID and group.
     pub host_groups: Mutex<BTreeMap<(Option<u32>, u16), HostGroup>>,
     pub translations: Counter,
@@ -102,6 +104,7 @@ impl Device {
             binding: Mutex::new(Binding::new(host.is_some())),
             host,
             pasids: Mutex::default(),
+            attached_pasids: AtomicUsize::new(0),
             host_groups: Mutex::default(),
             translations: Counter::default(),
             cache_hits: Counter::default(),
@@ -152,6 +155,11 @@ impl Device {
         self.source_id()
     }
 
+    /// PASIDs that something is known of.
+    pub fn known_pasids(&self) -> BTreeSet<u32> {
+        self.pasids.lock().keys().copied().collect()
+    }
+
     /// Where the requests of `pasid`, or those without one, are; None if nothing is
     /// known of the PASID.
     pub fn binding_of(&self, pasid: Option<u32>) -> Option<Binding> {
@@ -167,12 +175,19 @@ impl Device {
         let Some(pasid) = pasid else {
             return Some(core::mem::replace(&mut *self.binding.lock(), binding));
         };
+        let is_attached = |binding: &Binding| usize::from(binding.hwpt.is_some());
         let mut pasids = self.pasids.lock();
-        if binding.hwpt.is_none() && binding.refused.is_none() {
+        let now = is_attached(&binding);
+        let before = if binding.hwpt.is_none() && binding.refused.is_none() {
             pasids.remove(&pasid)
         } else {
             pasids.insert(pasid, binding)
-        }
+        };
+        let was = before.as_ref().map_or(0, is_attached);
+        let attached = self.attached_pasids.load(Ordering::Relaxed);
+        let attached = attached.saturating_add(now).saturating_sub(was);
+        self.attached_pasids.store(attached, Ordering::Relaxed);
+        before
     }
 
     /// The host has answered the page requests of `pasid`, or those without one, by itself.
@@ -184,15 +199,16 @@ impl Device {
     pub fn forget_bindings(&self) {
         self.host_groups.lock().clear();
         *self.binding.lock() = Binding::new(self.host.is_some());
-        self.pasids.lock().clear();
+        let mut pasids = self.pasids.lock();
+        pasids.clear();
+        self.attached_pasids.store(0, Ordering::Relaxed);
     }
 
     /// PASIDs that are attached, and that the host refused.
     pub fn count_pasids(&self) -> (usize, usize) {
         let pasids = self.pasids.lock();
-        let blocked = pasids.values().filter(|binding| binding.hwpt.is_none());
-        let blocked = blocked.count();
-        (pasids.len().saturating_sub(blocked), blocked)
+        let attached = self.attached_pasids.load(Ordering::Relaxed);
+        (attached, pasids.len().saturating_sub(attached))
     }
 
     /// Everything that is known.

@@ -75,9 +75,6 @@ pub fn busy() -> Result<f64> {
     Ok((1.0 - (after.1 - before.1) / (after.0 - before.0).max(1.0)) * 100.0)
 }
 
-/// What does not meet its target, and what is true instead. Names are those of the rows.
-const RESTATED: &[(&str, &str)] = &[];
-
 /// Writes docs/performance.
 pub fn write(
     workspace: &Workspace,
@@ -101,13 +98,14 @@ pub fn write(
     let missed: Vec<_> = sections
         .iter()
         .flat_map(|section| &section.rows)
-        .filter(|row| row.verdict == Verdict::NotMet)
+        .filter(|row| matches!(row.verdict, Verdict::NotMet | Verdict::Restated))
         .collect();
     if !missed.is_empty() {
         text += "\n## Not met\n\n";
         for row in missed {
-            let why = RESTATED.iter().find(|(case, _)| *case == row.case.trim());
-            let why = why.map_or(String::new(), |(_, why)| format!(": {why}"));
+            let why = row
+                .restated()
+                .map_or(String::new(), |why| format!(": {why}"));
             text += &format!("- {}{why}\n", row.case.trim());
         }
     }

@@ -29,6 +29,8 @@ pub fn all(measured: &Measured, alone: &Alone, reads: &Reads) -> Vec<Section> {
         guest(reads),
     ];
     sections.retain(|section| !section.rows.is_empty());
+    let rows = sections.iter_mut().flat_map(|section| &mut section.rows);
+    rows.for_each(Row::restate);
     sections
 }
 
