@@ -36,18 +36,13 @@ const RESTATED: &[(&str, &str)] = &[
     (
         "working set of 65536 pages",
         "Without any vIOMMU such a read takes a sixth to an eighth of what it takes with intel-iommu, as the data is \
-         in no cache: no unit that adds anything is eight times faster end to end. What the unit adds is at \
-         most a quarter of what intel-iommu adds.",
+         in no cache: no unit that adds anything is eight times faster end to end. What the unit adds is \
+         about a quarter of what intel-iommu adds.",
     ),
     (
         "bytes for each cached translation",
         "An entry takes 25.6 bytes when the cache is full, with 163840 of them in 4 MiB, the most it takes. \
          65536 pages use all sets but two fifths of the entries, which comes to 64 bytes for each; the rest is the unit.",
-    ),
-    (
-        "two threads",
-        "The second processor of the machine is a thread of the first one's core, or is used by others: without a vIOMMU \
-         two threads are not 1.8 times as fast as one, either. Hits write nothing that another thread reads.",
     ),
 ];
 
