@@ -849,6 +849,12 @@ typedef struct NvtdOps {
    * nvtd_unit_destroy().
    */
   void (*watch)(void *opaque, int fd, uint32_t on);
+  /**
+   * Optional. Does anything listen to `event` at present (1), or not (0)? Asked before
+   * the unit works through a queue, whose events are collected first; without it
+   * something always listens. Must not call back into the unit.
+   */
+  uint32_t (*wants_events)(void *opaque);
 } NvtdOps;
 
 /**

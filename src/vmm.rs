@@ -90,7 +90,7 @@ pub trait Vmm: Send + Sync {
     /// A trace event; the arguments are listed with each [`Event`].
     fn event(&self, event: Event, a: u64, b: u64, c: u64);
 
-    /// Does anybody listen to [`Vmm::event`]? Asked before events are made.
+    /// Does anybody listen to [`Vmm::event`]? Asked before many events are collected.
     fn wants_events(&self) -> bool {
         true
     }

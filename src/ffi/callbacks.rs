@@ -42,6 +42,7 @@ impl Callbacks {
             invalidate: None,
             attach: None,
             watch: None,
+            wants_events: None,
         };
         // SAFETY: as promised by the caller.
         let ops = unsafe { read_sized(ops, "ops", none) }?;
@@ -78,7 +79,11 @@ impl Vmm for Callbacks {
     }
 
     fn wants_events(&self) -> bool {
-        self.ops.event.is_some()
+        let asked = self.ops.wants_events.is_none_or(|wants_events| {
+            // SAFETY: the header's contract for callbacks.
+            unsafe { wants_events(self.opaque) != 0 }
+        });
+        self.ops.event.is_some() && asked
     }
 
     fn iec_invalidate(&self, range: Option<(u16, u8)>) {

@@ -259,6 +259,10 @@ pub struct NvtdOps {
     /// closed. Called from nvtd_device_add(), nvtd_device_remove() and
     /// nvtd_unit_destroy().
     pub watch: Option<unsafe extern "C" fn(opaque: *mut c_void, fd: c_int, on: u32)>,
+    /// Optional. Does anything listen to `event` at present (1), or not (0)? Asked before
+    /// the unit works through a queue, whose events are collected first; without it
+    /// something always listens. Must not call back into the unit.
+    pub wants_events: Option<unsafe extern "C" fn(opaque: *mut c_void) -> u32>,
 }
 
 /// NvtdAttach.flags: the requests with the PASID in NvtdAttach.pasid; without it
