@@ -1,8 +1,8 @@
 //! The context and PASID cache (6.2): how the requests of each device and PASID are
-//! translated, with the tags of their entries in the translation cache.
+//! translated, with the tag of their entries in the translation cache.
 //!
-//! An entry that is forgotten takes its tags along, so whatever was cached under
-//! them is out of reach at once. Like the translation cache this one refuses what
+//! An entry that is forgotten takes its tag along, so whatever was cached under
+//! it is out of reach at once. Like the translation cache this one refuses what
 //! was looked up before an invalidation and comes after it.
 
 use std::collections::{BTreeMap, HashMap};
@@ -42,49 +42,35 @@ pub struct Context {
     pub source_id: u16,
     /// The content of its entries.
     pub translated: Translated,
-    /// Tags of user and of privileged requests.
-    pub tags: [Tag; 2],
-}
-
-impl Context {
-    /// The tag of requests with this privilege.
-    pub fn tag(&self, privileged: bool) -> &Tag {
-        let [user, supervisor] = &self.tags;
-        if privileged { supervisor } else { user }
-    }
-
-    /// It is forgotten: whoever still has it caches nothing more under its tags.
-    fn retire(&self) {
-        self.tags.iter().for_each(Tag::retire);
-    }
+    /// Whose its translations are in the cache. It is retired when the context is forgotten, so that whoever still has that caches
+    /// nothing more.
+    pub tag: Tag,
 }
 
 /// What a lookup that starts now must show to fill the cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ticket(u64);
 
+/// The contexts of a domain, by PASID.
+type Domain = HashMap<u32, BTreeMap<Key, Arc<Context>>, Secret>;
+
 /// Entries, and what invalidations name them by.
 #[derive(Debug, Default)]
 struct Entries {
     by_key: HashMap<Key, Arc<Context>, Secret>,
-    by_domain: BTreeMap<(u16, u32, Key), Arc<Context>>,
+    by_domain: HashMap<u16, Domain, Secret>,
 }
 
 impl Entries {
-    fn name(key: Key, context: &Context) -> (u16, u32, Key) {
-        (context.translated.domain_id, context.translated.pasid, key)
-    }
-
     fn insert(&mut self, key: Key, context: Arc<Context>) {
-        self.by_domain
-            .insert(Self::name(key, &context), Arc::clone(&context));
         if let Some(before) = self.by_key.insert(key, Arc::clone(&context)) {
-            let name = Self::name(key, &before);
-            if name != Self::name(key, &context) {
-                self.by_domain.remove(&name);
-            }
-            before.retire();
+            take_name(&mut self.by_domain, key, &before);
         }
+        let Translated {
+            domain_id, pasid, ..
+        } = context.translated;
+        let domain = self.by_domain.entry(domain_id).or_default();
+        domain.entry(pasid).or_default().insert(key, context);
     }
 
     fn forget(&mut self, named: impl Fn(&Key, &Context) -> bool) {
@@ -92,11 +78,38 @@ impl Entries {
         self.by_key.retain(|key, context| {
             let gone = named(key, context);
             if gone {
-                by_domain.remove(&Self::name(*key, context));
-                context.retire();
+                take_name(by_domain, *key, context);
             }
             !gone
         });
+    }
+
+    fn clear(&mut self) {
+        self.by_key
+            .values()
+            .for_each(|context| context.tag.retire());
+        self.by_key.clear();
+        self.by_domain.clear();
+    }
+}
+
+/// No invalidation names this context any more: it is forgotten.
+fn take_name(by_domain: &mut HashMap<u16, Domain, Secret>, key: Key, context: &Context) {
+    context.tag.retire();
+    let Translated {
+        domain_id, pasid, ..
+    } = context.translated;
+    let Some(domain) = by_domain.get_mut(&domain_id) else {
+        return;
+    };
+    if let Some(named) = domain.get_mut(&pasid) {
+        named.remove(&key);
+        if named.is_empty() {
+            domain.remove(&pasid);
+        }
+    }
+    if domain.is_empty() {
+        by_domain.remove(&domain_id);
     }
 }
 
@@ -117,7 +130,7 @@ impl ContextCache {
     /// The entry of a key, unless too much was invalidated under its tags.
     pub fn get(&self, key: Key) -> Option<Arc<Context>> {
         let found = self.entries.read().by_key.get(&key).cloned();
-        found.filter(|context| !context.tags.iter().any(Tag::is_dead))
+        found.filter(|context| !context.tag.is_dead())
     }
 
     /// Remember `context`, unless something was forgotten since `ticket`.
@@ -128,7 +141,7 @@ impl ContextCache {
             return;
         }
         if entries.by_key.len() >= CAPACITY && !entries.by_key.contains_key(&key) {
-            entries.forget(|_, _| true);
+            entries.clear();
         }
         entries.insert(key, context);
     }
@@ -141,7 +154,8 @@ impl ContextCache {
 
     /// Forget everything.
     pub fn clear(&self) {
-        self.forget(|_, _| true);
+        self.epoch.fetch_add(1, Ordering::SeqCst);
+        self.entries.write().clear();
     }
 
     /// Run `work` on every entry, with the cache locked.
@@ -153,16 +167,19 @@ impl ContextCache {
 
     /// Run `work` on every entry of a domain, and of a PASID if one is given, with the cache locked.
     pub fn for_each_of(&self, domain_id: u16, pasid: Option<u32>, mut work: impl FnMut(&Context)) {
-        let key = |device, pasid| Key { device, pasid };
-        let first = (domain_id, pasid.unwrap_or(0), key(0, None));
-        let last = (
-            domain_id,
-            pasid.unwrap_or(u32::MAX),
-            key(u32::MAX, Some(u32::MAX)),
-        );
         let entries = self.entries.read();
-        for (_, context) in entries.by_domain.range(first..=last) {
-            work(context);
+        let Some(domain) = entries.by_domain.get(&domain_id) else {
+            return;
+        };
+        match pasid {
+            Some(pasid) => {
+                let named = domain.get(&pasid).into_iter().flat_map(BTreeMap::values);
+                named.for_each(|context| work(context));
+            }
+            None => {
+                let all = domain.values().flat_map(BTreeMap::values);
+                all.for_each(|context| work(context));
+            }
         }
     }
 }

@@ -50,11 +50,11 @@ impl World {
     fn walk(&self) {
         let ticket = self.tag.ticket();
         let found = self.table.load(Ordering::Acquire);
-        self.cache.fill(&self.tag, ticket, PAGE, leaf(found));
+        self.cache.fill(&self.tag, ticket, false, PAGE, leaf(found));
     }
 
     fn cached(&self) -> Option<u64> {
-        let found = self.cache.get(&self.tag, PAGE)?;
+        let found = self.cache.get(&self.tag, false, PAGE)?;
         Some(found.translation.address)
     }
 }
@@ -117,14 +117,14 @@ fn entries_are_read_as_a_whole() {
         let fill = |world: &World, page: u64| {
             let ticket = world.tag.ticket();
             let found = leaf(page + 0x10_0000);
-            world.cache.fill(&world.tag, ticket, page, found);
+            world.cache.fill(&world.tag, ticket, false, page, found);
         };
         fill(&world, PAGE);
         let reader = {
             let world = Arc::clone(&world);
             thread::spawn(move || {
                 for page in [PAGE + 0x1000, PAGE] {
-                    let found = world.cache.get(&world.tag, page);
+                    let found = world.cache.get(&world.tag, false, page);
                     let expected = page + 0x10_0000;
                     assert!(found.is_none_or(|found| found.translation.address == expected));
                 }

@@ -43,6 +43,14 @@ pub(super) struct Mixed {
 }
 
 impl Hasher for Mixed {
+    fn write_u16(&mut self, word: u16) {
+        self.write_u64(word.into());
+    }
+
+    fn write_u32(&mut self, word: u32) {
+        self.write_u64(word.into());
+    }
+
     fn write_u64(&mut self, word: u64) {
         self.value = self.secret.mix(word, self.value.rotate_left(32) ^ word);
     }

@@ -24,13 +24,11 @@ const LIFE: u64 = 1 << 32;
 
 /// Entries of these kinds may exist under a tag.
 pub(super) mod kinds {
-    /// A leaf of the page size with this number, 0 to 2, at bits 0 to 2.
-    pub const LEAF: u64 = 1;
-    /// A table of 4 KiB pages.
-    pub const TABLE: u64 = 1 << 3;
+    /// The kind with number 0; those up to 7 have the bits above.
+    pub const FIRST: u64 = 1;
     /// A part of a larger first-stage page, so that naming one address of that page names
     /// entries elsewhere, too.
-    pub const FRACTURED: u64 = 1 << 4;
+    pub const FRACTURED: u64 = 1 << 8;
 }
 
 /// What is known of the tag at a place.
@@ -65,11 +63,11 @@ impl State {
         self.kinds.load(Ordering::SeqCst)
     }
 
-    /// Entries of this kind exist from now on. To be called before the epoch is looked at, so
-    /// that whoever moves it on sees the kind.
-    pub fn add_kind(&self, kind: u64) {
-        if self.kinds() & kind != kind {
-            self.kinds.fetch_or(kind, Ordering::SeqCst);
+    /// Entries of these kinds exist from now on. To be called before the epoch is looked at, so
+    /// that whoever moves it on sees them.
+    pub fn add_kinds(&self, kinds: u64) {
+        if self.kinds() & kinds != kinds {
+            self.kinds.fetch_or(kinds, Ordering::SeqCst);
         }
     }
 

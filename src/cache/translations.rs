@@ -22,12 +22,68 @@ use crate::translate::{Access, Fault, Permissions, Translation};
 const SEGMENT: usize = if cfg!(loom) { 1 } else { 128 };
 const SEGMENTS: usize = if cfg!(loom) { 1 } else { 256 };
 
-/// Page sizes a leaf can have, smallest first; their kinds are their numbers.
-const PAGE_SIZES: [u64; 3] = [PAGE_SIZE, PAGE_SIZE << 9, PAGE_SIZE << 18];
+/// A kind of entries: a page size, or [`TABLE`].
+#[derive(Debug, Clone, Copy)]
+struct Kind {
+    /// 0 to 3, and 4 more for privileged requests: they are permitted other things.
+    number: u64,
+    /// Log2 of the bytes that one entry is for.
+    shift: u32,
+}
 
-/// The kind of a table of 4 KiB pages, and the size of what it translates.
-const TABLE: u64 = 3;
-const TABLE_REACH: u64 = PAGE_SIZE << 9;
+impl Kind {
+    const fn new(number: u64, shift: u32) -> Self {
+        Self { number, shift }
+    }
+
+    /// Leaves of this page size.
+    fn of_leaf(page_size: u64) -> Option<Self> {
+        LEAVES.into_iter().find(|kind| kind.size() == page_size)
+    }
+
+    #[inline]
+    const fn of(self, privileged: bool) -> Self {
+        Self::new(self.number | (privileged as u64) << 2, self.shift)
+    }
+
+    #[inline]
+    fn size(self) -> u64 {
+        1 << self.shift
+    }
+
+    /// In the set of kinds that a tag has.
+    #[inline]
+    fn bit(self) -> u64 {
+        kinds::FIRST << self.number
+    }
+
+    /// What entries for an address are found by: the number of the page, and the kind.
+    #[inline]
+    fn key(self, address: u64) -> u64 {
+        (address >> self.shift << 4) | 8 | self.number
+    }
+}
+
+/// Leaves, smallest page first.
+const LEAVES: [Kind; 3] = [Kind::new(0, 12), Kind::new(1, 21), Kind::new(2, 30)];
+
+/// A table of 4 KiB pages.
+const TABLE: Kind = Kind::new(3, 21);
+
+/// Every kind.
+const KINDS: [Kind; 8] = {
+    let [small, large, huge] = LEAVES;
+    [
+        small,
+        large,
+        huge,
+        TABLE,
+        small.of(true),
+        large.of(true),
+        huge.of(true),
+        TABLE.of(true),
+    ]
+};
 
 /// More pages than this are not looked up one by one: the whole tag is forgotten.
 const MAX_PAGES_ONE_BY_ONE: u64 = 512;
@@ -64,12 +120,6 @@ fn page_start(address: u64, size: u64) -> u64 {
     address & !size.wrapping_sub(1)
 }
 
-/// The page of this kind and size around an address, as entries are named.
-#[inline]
-fn key_of(address: u64, kind: u64, size: u64) -> u64 {
-    (page_start(address, size) >> 12 << 3) | 4 | kind
-}
-
 /// A tag's place as values have it.
 #[inline]
 fn place_bits(place: Place) -> u64 {
@@ -88,12 +138,17 @@ impl TranslationCache {
         self.tags.new_tag()
     }
 
-    /// Segment and number of the set of a name.
+    /// Segment and number of the set of a name. Neighbours are in one segment, each in another set: whoever
+    /// uses one page is likely to use the next, and then finds the processor's caches warm.
     #[inline]
     fn place_of(&self, key: u64, place: u64) -> (usize, usize) {
-        let hash = self.secret.mix(key.rotate_left(20) ^ place, key);
-        let set = (hash >> 32) as usize % (SEGMENTS * SEGMENT);
-        (set / SEGMENT, set % SEGMENT)
+        let page = key >> 4;
+        let neighbours = key ^ (page % SEGMENT as u64) << 4;
+        let hash = self
+            .secret
+            .mix(neighbours.rotate_left(20) ^ place, neighbours);
+        let set = (hash ^ page) as usize % SEGMENT;
+        ((hash >> 32) as usize % SEGMENTS, set)
     }
 
     /// The set of a name, if there are any entries near.
@@ -119,60 +174,72 @@ impl TranslationCache {
     }
 
     #[inline(always)]
-    fn hit(&self, place: Place, state: &State, stamp: u64, address: u64) -> Option<Hit> {
+    fn hit(
+        &self,
+        (place, state, stamp): (Place, &State, u64),
+        privileged: bool,
+        address: u64,
+    ) -> Option<Hit> {
         let present = state.kinds();
-        for (&page_size, kind) in PAGE_SIZES.iter().zip(0_u64..) {
-            if present & (kinds::LEAF << kind) != 0 {
-                let key = key_of(address, kind, page_size);
-                if let Some(value) = self.find(place, stamp, key) {
-                    return Some(Hit { value, page_size });
-                }
-            }
+        // One by one, so that each is compiled for its size.
+        let [small, large, huge] = LEAVES.map(|leaf| leaf.of(privileged));
+        let mut found = None;
+        if present & small.bit() != 0 {
+            found = self.find_leaf(place, stamp, small, address);
         }
-        None
+        if found.is_none() && present & large.bit() != 0 {
+            found = self.find_leaf(place, stamp, large, address);
+        }
+        if found.is_none() && present & huge.bit() != 0 {
+            found = self.find_leaf(place, stamp, huge, address);
+        }
+        found
     }
 
-    /// The leaf cached for `address`, if it is still valid.
-    pub fn get(&self, tag: &Tag, address: u64) -> Option<Leaf> {
+    #[inline(always)]
+    fn find_leaf(&self, place: Place, stamp: u64, kind: Kind, address: u64) -> Option<Hit> {
+        let value = self.find(place, stamp, kind.key(address))?;
+        let page_size = kind.size();
+        Some(Hit { value, page_size })
+    }
+
+    /// The leaf cached for `address` and requests that are `privileged` or not, if it is still valid.
+    pub fn get(&self, tag: &Tag, privileged: bool, address: u64) -> Option<Leaf> {
         let stamp = tag.ticket().stamp?;
-        let hit = self.hit(tag.place(), tag.state()?, stamp, address)?;
+        let hit = self.hit((tag.place(), tag.state()?, stamp), privileged, address)?;
         Some(hit.leaf(address))
     }
 
-    /// The same for a tag that is known by its link.
+    /// The same for requests that are not privileged, and a tag that is known by its link.
     #[inline(always)]
     pub fn get_by(&self, link: Link, address: u64) -> Option<Hit> {
-        let (place, state, stamp) = self.tags.follow(link)?;
-        self.hit(place, state, stamp, address)
+        self.hit(self.tags.follow(link)?, false, address)
     }
 
     /// Remember `leaf` for the page around `address`, unless something of the tag
     /// was invalidated since `ticket` was taken.
-    pub fn fill(&self, tag: &Tag, ticket: Ticket, address: u64, leaf: Leaf) {
+    pub fn fill(&self, tag: &Tag, ticket: Ticket, privileged: bool, address: u64, leaf: Leaf) {
         let size = leaf.translation.page_size;
-        let Some((_, kind)) = PAGE_SIZES.iter().zip(0_u64..).find(|(of, _)| **of == size) else {
+        let Some(kind) = Kind::of_leaf(size) else {
             return;
         };
+        let kind = kind.of(privileged);
         let fractured = if leaf.fractured { kinds::FRACTURED } else { 0 };
         let found = page_start(leaf.translation.address, size);
         self.put(
-            tag,
-            ticket,
-            (
-                key_of(address, kind, size),
-                (kinds::LEAF << kind) | fractured,
-            ),
+            (tag, ticket),
+            (kind.key(address), kind.bit() | fractured),
             (found, flags_of(&leaf)),
         );
     }
 
-    /// The table of 4 KiB pages for `address`, if one is cached.
-    pub fn table(&self, tag: &Tag, address: u64) -> Option<LastTable> {
-        if tag.state()?.kinds() & kinds::TABLE == 0 {
+    /// The table of 4 KiB pages for `address` and such requests, if one is cached.
+    pub fn table(&self, tag: &Tag, privileged: bool, address: u64) -> Option<LastTable> {
+        let kind = TABLE.of(privileged);
+        if tag.state()?.kinds() & kind.bit() == 0 {
             return None;
         }
-        let key = key_of(address, TABLE, TABLE_REACH);
-        let value = self.find(tag.place(), tag.ticket().stamp?, key)?;
+        let value = self.find(tag.place(), tag.ticket().stamp?, kind.key(address))?;
         Some(LastTable {
             address: target(value),
             rights: Rights {
@@ -185,7 +252,14 @@ impl TranslationCache {
     }
 
     /// Remember the table that has the entry of the 4 KiB page at `address`, as [`Self::fill`] does.
-    pub fn fill_table(&self, tag: &Tag, ticket: Ticket, address: u64, table: LastTable) {
+    pub fn fill_table(
+        &self,
+        tag: &Tag,
+        ticket: Ticket,
+        privileged: bool,
+        address: u64,
+        table: LastTable,
+    ) {
         let LastTable {
             address: found,
             rights,
@@ -194,18 +268,27 @@ impl TranslationCache {
             | (u64::from(rights.write) << 1)
             | (u64::from(rights.execute) << 2)
             | (u64::from(rights.user) << 3);
-        let key = key_of(address, TABLE, TABLE_REACH);
-        self.put(tag, ticket, (key, kinds::TABLE), (found, flags));
+        let kind = TABLE.of(privileged);
+        self.put(
+            (tag, ticket),
+            (kind.key(address), kind.bit()),
+            (found, flags),
+        );
     }
 
-    fn put(&self, tag: &Tag, ticket: Ticket, (key, kind): (u64, u64), (found, flags): (u64, u64)) {
+    fn put(
+        &self,
+        (tag, ticket): (&Tag, Ticket),
+        (key, kinds): (u64, u64),
+        (found, flags): (u64, u64),
+    ) {
         let (Some(state), Some(stamp)) = (tag.state(), ticket.stamp) else {
             return;
         };
         if found >> TARGET_BITS != 0 {
             return;
         }
-        state.add_kind(kind);
+        state.add_kinds(kinds);
         let place = place_bits(tag.place());
         let value = (found >> 12 << 24) | place | flags;
         if let Some(set) = self.set_for_writing(key, place) {
@@ -236,24 +319,23 @@ impl TranslationCache {
             return;
         }
         let bytes = pages.wrapping_mul(PAGE_SIZE);
-        for (&size, kind) in PAGE_SIZES.iter().zip(0..) {
-            if present & (kinds::LEAF << kind) != 0 {
-                self.remove(tag, kind, size, (address, bytes));
+        for kind in KINDS {
+            let stays = leaf_only && (kind.number & 3) == TABLE.number;
+            if present & kind.bit() != 0 && !stays {
+                self.remove(tag, kind, (address, bytes));
             }
-        }
-        if !leaf_only && present & kinds::TABLE != 0 {
-            self.remove(tag, TABLE, TABLE_REACH, (address, bytes));
         }
     }
 
-    /// Take out the entries of a kind, for `size` bytes each, that have to do with a range.
-    fn remove(&self, tag: &Tag, kind: u64, size: u64, (address, bytes): (u64, u64)) {
+    /// Take out the entries of a kind that have to do with a range.
+    fn remove(&self, tag: &Tag, kind: Kind, (address, bytes): (u64, u64)) {
         let place = place_bits(tag.place());
+        let size = kind.size();
         let start = page_start(address, PAGE_SIZE);
         let mut page = page_start(start, size);
         let mut covered = page.wrapping_sub(start).wrapping_add(size);
         loop {
-            let key = key_of(page, kind, size);
+            let key = kind.key(page);
             if let Some(set) = self.set(key, place) {
                 set.remove(key, place);
             }

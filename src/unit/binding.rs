@@ -187,7 +187,7 @@ impl Unit {
         &self,
         requester: Requester,
     ) -> Option<Result<Translated, TableFault>> {
-        let control = *self.control.read();
+        let control = self.control.get();
         control
             .enabled
             .then(|| lookup(&*self.memory, &self.capabilities, control.root, requester))
@@ -239,7 +239,7 @@ impl Unit {
             return;
         }
         self.sync(state, device, None, out);
-        let control = *self.control.read();
+        let control = self.control.get();
         let mut pasids: BTreeSet<u32> = device.known_pasids();
         if control.enabled {
             pasids.extend(pasids::present(

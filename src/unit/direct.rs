@@ -9,7 +9,7 @@ use super::slots::{Cached, Slot};
 use super::stats::Counters;
 use super::translate::{Refusal, Request, RequestKind};
 use crate::cache::contexts::{Context, Key};
-use crate::cache::translations::contradicted;
+use crate::cache::translations::{Ticket, contradicted};
 use crate::memory::LockedMemory;
 use crate::spec::PAGE_SIZE;
 use crate::spec::descriptors::{PageRange, PasidPages, Scope, SourceMatch};
@@ -127,7 +127,7 @@ impl Unit {
         request: &Request,
         access: Access,
     ) -> Result<Found, Refusal> {
-        let control = *self.control.read();
+        let control = self.control.get();
         if !control.enabled {
             return translation_off(request);
         }
@@ -144,6 +144,28 @@ impl Unit {
                 let context = self.context(source, request, Purpose::Translation)?;
                 self.translation_request(&context, request, access)
             }
+        }
+    }
+
+    /// Where plain DMA goes for which nothing that serves it is cached.
+    pub(super) fn translate_missed(
+        &self,
+        source: Source,
+        request: &Request,
+    ) -> Result<Found, Refusal> {
+        if !self.control.get().enabled {
+            return translation_off(request);
+        }
+        let context = self.context(source, request, Purpose::Untranslated)?;
+        let (address, access) = (request.address, request.access());
+        match context.translated.stages {
+            Stages::PassThrough { .. } => self.through(&context, address, access),
+            _ => self
+                .walk(&context, context.tag.ticket(), address, access)
+                .map(|(leaf, origin)| Found {
+                    translation: leaf.told(false),
+                    origin,
+                }),
         }
     }
 
@@ -234,7 +256,7 @@ impl Unit {
     /// Later requests without PASID are to find their translations without a lock. The context is
     /// a cached one, so that its tags die with it when it is forgotten.
     fn remember(&self, source: Source, context: &Context) {
-        let Some(link) = context.tag(false).link() else {
+        let Some(link) = context.tag.link() else {
             return;
         };
         let cached = Cached {
@@ -260,7 +282,7 @@ impl Unit {
     ) -> Result<Arc<Context>, Refusal> {
         // The ticket comes first: SRTP and TE change the control before they forget.
         let ticket = self.contexts.ticket();
-        let root = self.control.read().root;
+        let root = self.control.get().root;
         let requester = Requester {
             source_id: source.id,
             pasid,
@@ -278,7 +300,7 @@ impl Unit {
         let context = Arc::new(Context {
             source_id: source.id,
             translated,
-            tags: [self.cache.new_tag(), self.cache.new_tag()],
+            tag: self.cache.new_tag(),
         });
         if let Some(key) = keep {
             self.contexts.fill(key, ticket, Arc::clone(&context));
@@ -304,45 +326,72 @@ impl Unit {
         access: Access,
     ) -> Result<(Leaf, Origin), Refusal> {
         let stages = &context.translated.stages;
-        let refuse = |fault| Refusal::of(fault, context.translated.fault_disable);
-        let looked = |access| stages.translate(&*self.memory, address, access);
         if access.look || matches!(stages, Stages::PassThrough { .. }) {
-            return Ok((looked(access).map_err(refuse)?, Origin::Walk));
+            let found = stages.translate(&*self.memory, address, access);
+            let refuse = |fault| Refusal::of(fault, context.translated.fault_disable);
+            return Ok((found.map_err(refuse)?, Origin::Walk));
         }
-        let tag = context.tag(access.privileged);
-        let ticket = tag.ticket();
-        let contradicted = |leaf: &Leaf| {
-            self.config.oracle
-                && contradicted(&leaf.translation, access, looked)
-                && tag.unchanged_since(ticket)
+        let ticket = context.tag.ticket();
+        let cached = self.cache.get(&context.tag, access.privileged, address);
+        if let Some(leaf) = cached.filter(|leaf| leaf.serves(access)) {
+            let stale = self.is_stale(context, ticket, &leaf, address, access);
+            let origin = if stale { Origin::Stale } else { Origin::Cache };
+            return Ok((leaf, origin));
+        }
+        self.walk(context, ticket, address, access)
+    }
+
+    /// The oracle's judgement of what was cached, if it is asked for: wrong, and nothing was invalidated since `ticket`.
+    fn is_stale(
+        &self,
+        context: &Context,
+        ticket: Ticket,
+        leaf: &Leaf,
+        address: u64,
+        access: Access,
+    ) -> bool {
+        let looked = |access| {
+            let stages = &context.translated.stages;
+            stages.translate(&*self.memory, address, access)
         };
-        if let Some(leaf) = self.cache.get(tag, address) {
-            if leaf.serves(access) {
-                let stale = contradicted(&leaf);
-                let origin = if stale { Origin::Stale } else { Origin::Cache };
-                return Ok((leaf, origin));
-            }
-        }
+        self.config.oracle
+            && contradicted(&leaf.translation, access, looked)
+            && context.tag.unchanged_since(ticket)
+    }
+
+    /// Walk, from a cached table on if there is one, and cache what is found unless something was invalidated since `ticket`.
+    fn walk(
+        &self,
+        context: &Context,
+        ticket: Ticket,
+        address: u64,
+        access: Access,
+    ) -> Result<(Leaf, Origin), Refusal> {
+        let (tag, stages) = (&context.tag, &context.translated.stages);
+        let refuse = |fault| Refusal::of(fault, context.translated.fault_disable);
+        let privileged = access.privileged;
         self.counters.walks.add(1);
         if matches!(stages, Stages::Nested(..)) {
             self.counters.nested_walks.add(1);
         }
         let memory = Walked::new(self);
-        let table = self.cache.table(tag, address);
+        let table = self.cache.table(tag, privileged, address);
         let resumed = table.and_then(|table| stages.resume(&memory, table, address, access));
         let leaf = match resumed {
             Some(leaf) => leaf,
             None => {
                 let found = stages.find(&memory, address, access).map_err(refuse)?;
                 if let Some(table) = found.table {
-                    self.cache.fill_table(tag, ticket, address, table);
+                    self.cache
+                        .fill_table(tag, ticket, privileged, address, table);
                 }
                 found.leaf
             }
         };
         drop(memory);
-        let stale = resumed.is_some_and(|leaf| contradicted(&leaf));
-        self.cache.fill(tag, ticket, address, leaf);
+        let stale =
+            resumed.is_some_and(|leaf| self.is_stale(context, ticket, &leaf, address, access));
+        self.cache.fill(tag, ticket, privileged, address, leaf);
         let origin = if stale { Origin::Stale } else { Origin::Walk };
         Ok((leaf, origin))
     }
@@ -481,17 +530,16 @@ impl Unit {
     }
 
     fn forget_pages(&self, context: &Context, pages: PasidPages) {
-        for tag in &context.tags {
-            match pages {
-                PasidPages::All => self.cache.invalidate_all(tag),
-                PasidPages::Range(range) => match range.bounds() {
-                    Some((first, pages)) => {
-                        self.cache
-                            .invalidate_range(tag, first, pages, range.leaf_only);
-                    }
-                    None => self.cache.invalidate_all(tag),
-                },
-            }
+        let tag = &context.tag;
+        match pages {
+            PasidPages::All => self.cache.invalidate_all(tag),
+            PasidPages::Range(range) => match range.bounds() {
+                Some((first, pages)) => {
+                    self.cache
+                        .invalidate_range(tag, first, pages, range.leaf_only);
+                }
+                None => self.cache.invalidate_all(tag),
+            },
         }
     }
 }

@@ -46,7 +46,7 @@ impl Unit {
                  of a range"
             )));
         }
-        let control = *self.control.read();
+        let control = self.control.get();
         let requester = Requester {
             pasid,
             ..Requester::plain(source_id)

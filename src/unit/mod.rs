@@ -11,6 +11,7 @@ mod batch;
 mod binding;
 mod compat;
 mod config;
+mod control;
 mod device;
 mod direct;
 mod dump;
@@ -45,12 +46,13 @@ use crate::host::{Host, Offer};
 use crate::interrupt;
 use crate::interrupt::cache::EntryCache;
 use crate::memory::GuestMemory;
-use crate::spec::registers::{RootTableAddress, offset};
+use crate::spec::registers::offset;
 use crate::translate::tables::Capabilities;
 use crate::vmm::Vmm;
 use crate::{Error, Result};
 
 use binding::Index;
+use control::Control;
 use device::{Device, Devices};
 use outbox::{Failures, LogBudget, Outbox};
 use registers::Registers;
@@ -81,8 +83,8 @@ pub struct Unit {
     devices: RwLock<Devices>,
     /// What requests that hit need of them; changed under the devices' lock.
     slots: Slots,
-    /// What translation needs of the registers; written under the state's lock.
-    control: RwLock<Control>,
+    /// What translation needs of the registers; changed under the state's lock.
+    control: control::Shared,
     /// What interrupt remapping needs of the registers; written under the state's
     /// lock.
     interrupts: RwLock<interrupt::Control>,
@@ -112,15 +114,6 @@ struct State {
     telling: usize,
     /// So many answers of the unit to page requests are on their way to the VMM.
     answering: usize,
-}
-
-/// Whether and through which tables requests are translated.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-struct Control {
-    /// GSTS.TES.
-    enabled: bool,
-    /// The root table set with the last SRTP.
-    root: RootTableAddress,
 }
 
 impl Unit {
@@ -182,7 +175,7 @@ impl Unit {
             twin,
             devices: RwLock::default(),
             slots: Slots::default(),
-            control: RwLock::default(),
+            control: control::Shared::default(),
             interrupts: RwLock::default(),
             interrupt_entries: EntryCache::default(),
             contexts: ContextCache::default(),
@@ -251,7 +244,7 @@ impl Unit {
         self.with_state(|state, out| {
             out.event(Event::Reset, [0; 3]);
             state.registers = Registers::default();
-            *self.control.write() = Control::default();
+            self.control.set(Control::default());
             self.reset_interrupts(out);
             self.contexts.clear();
             self.tell_everything(out);

@@ -5,7 +5,7 @@
 //! obeyed them.
 
 use super::Unit;
-use super::device::{Device, Notify};
+use super::device::{Device, Keepers, Notify};
 use super::outbox::{Failures, Outbox};
 use super::{Result, State};
 use crate::event::Event;
@@ -31,13 +31,21 @@ impl Unit {
 
     /// Tell those who keep answers of the unit, where `named` gives a range.
     fn tell(&self, out: &mut Outbox, named: impl Fn(&Device) -> Option<(u64, u64)>) {
-        let keepers = self.devices.read().keepers();
+        let Some(keepers) = self.keepers(out) else {
+            return;
+        };
         for (handle, device) in keepers.iter().filter(|(_, device)| device.notify().unit) {
             if let Some(range) = named(device) {
                 let pasids = Pasids::All;
                 self.order(out, *handle, device, Holder::Unit, pasids, range);
             }
         }
+    }
+
+    /// Those who keep answers, as they were when this work on the state first asked. Whoever comes later has not
+    /// kept anything yet, and finds tables that are as they are after what is being executed.
+    fn keepers(&self, out: &mut Outbox) -> Option<Keepers> {
+        out.keepers(|| self.devices.read().keepers())
     }
 
     fn order(
@@ -157,7 +165,9 @@ impl Unit {
         range: (u64, u64),
         out: &mut Outbox,
     ) {
-        let keepers = self.devices.read().keepers();
+        let Some(keepers) = self.keepers(out) else {
+            return;
+        };
         for (handle, device) in keepers.iter() {
             let Notify { device_tlb, .. } = device.notify();
             if device_tlb && device.source_id() == source_id {

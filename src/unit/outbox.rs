@@ -1,7 +1,9 @@
 //! What is to be told to the VMM once the unit's locks are released.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use super::device::Keepers;
 use crate::event::Event;
 use crate::vmm::{Invalidation, InvalidationFailure, LogLevel, PageResponse, Vmm};
 
@@ -33,6 +35,8 @@ pub(crate) struct Outbox {
     wants_events: bool,
     /// Messages that the VMM has to have obeyed before a wait completes.
     orders: usize,
+    /// Whom invalidations are for, once that was asked for.
+    keepers: Option<Keepers>,
 }
 
 impl Outbox {
@@ -41,7 +45,14 @@ impl Outbox {
             messages: Vec::new(),
             wants_events: vmm.wants_events(),
             orders: 0,
+            keepers: None,
         }
+    }
+
+    /// What `find` gave the first time; None if that was nobody.
+    pub fn keepers(&mut self, find: impl FnOnce() -> Keepers) -> Option<Keepers> {
+        let keepers = self.keepers.get_or_insert_with(find);
+        (!keepers.is_empty()).then(|| Arc::clone(keepers))
     }
 
     /// There will be about so many events.

@@ -203,7 +203,7 @@ impl Unit {
         request: &PageRequest,
         out: &mut Outbox,
     ) -> core::result::Result<(), ResponseCode> {
-        let control = *self.control.read();
+        let control = self.control.get();
         let refusal = if control.enabled {
             let (memory, root) = (&*self.memory, control.root);
             let requester = Requester {

@@ -28,6 +28,24 @@ enum Stop {
     Full,
 }
 
+/// Descriptors that were fetched together.
+#[derive(Default)]
+struct Ahead {
+    descriptors: [[u64; 4]; 16],
+    /// So many were fetched, and taken.
+    count: usize,
+    taken: usize,
+}
+
+impl Ahead {
+    fn next(&mut self) -> Option<[u64; 4]> {
+        let fetched = self.descriptors.get(..self.count)?;
+        let next = fetched.get(self.taken).copied()?;
+        self.taken = self.taken.saturating_add(1);
+        Some(next)
+    }
+}
+
 impl Unit {
     /// Execute descriptors from IQH to IQT.
     ///
@@ -102,7 +120,7 @@ impl Unit {
             return Ok(Stop::Done);
         }
         let (queue, tail) = (registers.queue_address, registers.queue_tail);
-        match TableMode::from(self.control.read().root) {
+        match TableMode::from(self.control.get().root) {
             TableMode::Scalable if !queue.wide() => return Err(QueueErrorInfo::BadWidth),
             TableMode::Reserved => return Err(QueueErrorInfo::BadTableMode),
             _ => {}
@@ -117,9 +135,19 @@ impl Unit {
         // Descriptors have 16 bytes at least.
         let count = usize::try_from(bytes >> 4).unwrap_or(0);
         out.expect_events(count.min(EVENTS_AT_ONCE));
+        let mut ahead = Ahead::default();
         while state.registers.queue_head != tail && *budget > 0 {
             let head = state.registers.queue_head;
-            let qwords = self.fetch(queue.address().wrapping_add(head), queue.wide())?;
+            let qwords = match ahead.next() {
+                Some(qwords) => qwords,
+                None => {
+                    ahead = self.fetch(queue, head, tail);
+                    ahead.next().ok_or_else(|| {
+                        self.counters.memory_errors.add(1);
+                        QueueErrorInfo::FetchError
+                    })?
+                }
+            };
             let descriptor = Descriptor::decode(qwords)?;
             if let Descriptor::Wait { page_drain, .. } = descriptor {
                 if out.has_orders() {
@@ -147,18 +175,25 @@ impl Unit {
         Ok(Stop::Done)
     }
 
-    fn fetch(&self, address: u64, wide: bool) -> Result<[u64; 4], QueueErrorInfo> {
-        let fetched = if wide {
-            self.memory.read_qwords::<4>(address)
-        } else {
-            self.memory
-                .read_qwords::<2>(address)
-                .map(|[low, high]| [low, high, 0, 0])
-        };
-        fetched.map_err(|_| {
-            self.counters.memory_errors.add(1);
-            QueueErrorInfo::FetchError
-        })
+    /// The next descriptors from `head` on, up to the first that is not in RAM: software does not change what it has queued.
+    fn fetch(&self, queue: QueueAddress, head: u64, tail: u64) -> Ahead {
+        let mut ahead = Ahead::default();
+        let end = if tail > head { tail } else { queue.bytes() };
+        let memory = self.memory.locked();
+        let addresses = (head..end).step_by(if queue.wide() { 32 } else { 16 });
+        for (place, offset) in ahead.descriptors.iter_mut().zip(addresses) {
+            let address = queue.address().wrapping_add(offset);
+            let fetched = if queue.wide() {
+                memory.read_qwords::<4>(address)
+            } else {
+                let narrow = memory.read_qwords::<2>(address);
+                narrow.map(|[low, high]| [low, high, 0, 0])
+            };
+            let Ok(qwords) = fetched else { break };
+            *place = qwords;
+            ahead.count = ahead.count.saturating_add(1);
+        }
+        ahead
     }
 
     /// Stop the queue: IQH stays at the descriptor, IQERCD says why.

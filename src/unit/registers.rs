@@ -1,5 +1,6 @@
 //! The registers and the commands that writing them gives (chapter 11).
 
+use super::control::Control;
 use super::fault_log::FaultLog;
 use super::interrupts::Interrupts;
 use super::notify::remaining;
@@ -258,7 +259,10 @@ impl Unit {
                 Event::TranslationEnable,
                 [u64::from(command.translation()), 0, 0],
             );
-            self.control.write().enabled = command.translation();
+            self.control.set(Control {
+                enabled: command.translation(),
+                ..self.control.get()
+            });
             self.contexts.clear();
             self.tell_everything(out);
             self.sync_all(state, out);
@@ -271,7 +275,10 @@ impl Unit {
         let root = state.registers.root;
         out.event(Event::RootTable, [root.into_bits(), 0, 0]);
         state.registers.status.set_root_table(true);
-        self.control.write().root = root;
+        self.control.set(Control {
+            root,
+            ..self.control.get()
+        });
         self.contexts.clear();
         self.tell_everything(out);
         self.sync_all(state, out);

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
 use parking_lot::Mutex;
 
-use super::stats::{Counter, Striped};
+use super::stats::Striped;
 use crate::cache::tags::Link;
 
 /// Slots in one piece of the table, and pieces: one slot for each requester ID.
@@ -30,7 +30,7 @@ pub(super) struct Slot {
     cached: AtomicU64,
     hits: Striped,
     /// Answers after a walk, for which the device was not looked for.
-    misses: Counter,
+    misses: Striped,
 }
 
 /// Where a device's requests are cached.
@@ -53,8 +53,8 @@ impl Slot {
     pub fn cached(&self, handle: u32) -> Option<Cached> {
         let word = self.cached.load(Ordering::Acquire);
         fence(Ordering::Acquire);
-        // Another device may have got the slot.
-        if self.handle.load(Ordering::Relaxed) != handle {
+        // Another device may have got the slot, or none.
+        if self.handle.load(Ordering::Relaxed) != handle || handle == 0 {
             return None;
         }
         Some(Cached {
@@ -152,13 +152,23 @@ impl Slots {
     /// The slot of a device.
     #[inline]
     pub fn get(&self, handle: u32) -> Option<&Slot> {
-        let number = (handle & 0xffff) as usize;
-        let slot = self
-            .segments
-            .get(number / SEGMENT)?
-            .get()?
-            .get(number % SEGMENT)?;
+        let slot = self.place(handle)?;
         (handle != 0 && slot.handle.load(Ordering::Acquire) == handle).then_some(slot)
+    }
+
+    /// The slot that a handle names, whose device may be another one.
+    #[inline]
+    fn place(&self, handle: u32) -> Option<&Slot> {
+        let number = (handle & 0xffff) as usize;
+        let segment = self.segments.get(number / SEGMENT)?.get()?;
+        segment.get(number % SEGMENT)
+    }
+
+    /// The slot of a device, and where its requests are cached if that is known.
+    #[inline]
+    pub fn cached(&self, handle: u32) -> Option<(&Slot, Cached)> {
+        let slot = self.place(handle)?;
+        Some((slot, slot.cached(handle)?))
     }
 
     /// Give the slot back. Gives the hits that were counted.

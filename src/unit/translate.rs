@@ -78,7 +78,7 @@ impl Request {
             && (self.read || self.write)
     }
 
-    fn access(&self) -> Access {
+    pub(super) fn access(&self) -> Access {
         Access {
             read: self.read,
             write: self.write,
@@ -213,14 +213,12 @@ impl Unit {
         if !request.is_plain() || self.config.oracle {
             return None;
         }
-        let slot = self.slots.get(handle)?;
-        let source_id = self.cached_for(slot, handle)?.source_id;
+        let (slot, Cached { source_id, .. }) = self.cached_for(handle)?;
         let source = Source {
             device: handle,
             id: source_id,
         };
-        let result = self.translate_directly(source, request, request.access());
-        let translation = match result {
+        let translation = match self.translate_missed(source, request) {
             Ok(Found {
                 translation,
                 origin: Origin::Walk,
@@ -241,20 +239,18 @@ impl Unit {
 
     /// Where requests of a device are cached, if it still has the requester ID it had then.
     #[inline(always)]
-    fn cached_for(&self, slot: &Slot, handle: u32) -> Option<Cached> {
-        let cached = slot.cached(handle)?;
+    fn cached_for(&self, handle: u32) -> Option<(&Slot, Cached)> {
+        let (slot, cached) = self.slots.cached(handle)?;
         let source_id = self.vmm.source_id(slot.tag());
         let same = source_id.is_none_or(|source_id| source_id == cached.source_id);
-        same.then_some(cached)
+        same.then_some((slot, cached))
     }
 
     /// Tell of an answer. Called with no lock held: a message in the outbox would have to be allocated.
     #[inline]
     fn trace_translation(&self, source_id: u16, address: u64, target: u64) {
-        if self.vmm.wants_events() {
-            self.vmm
-                .event(Event::Translate, source_id.into(), address, target);
-        }
+        self.vmm
+            .event(Event::Translate, source_id.into(), address, target);
     }
 
     /// Where plain DMA goes whose page is cached: untranslated, without PASID, for data, and no debugger's. The same as
@@ -264,8 +260,7 @@ impl Unit {
         if self.config.oracle {
             return None;
         }
-        let slot = self.slots.get(handle)?;
-        let cached = self.cached_for(slot, handle)?;
+        let (slot, cached) = self.cached_for(handle)?;
         let hit = self.cache.get_by(cached.link, address)?;
         let page = hit.permissions();
         // As `Leaf::told` and `Leaf::serves`.

@@ -19,7 +19,7 @@ fn context(cache: &TranslationCache, domain_id: u16) -> Arc<Context> {
                 legacy: false,
             },
         },
-        tags: [cache.new_tag(), cache.new_tag()],
+        tag: cache.new_tag(),
     })
 }
 
@@ -92,13 +92,13 @@ fn who_still_has_a_forgotten_context_caches_nothing_under_it() {
     for forget in forget {
         cache.fill(key(1, None), cache.ticket(), context(&translations, 5));
         let held = cache.get(key(1, None)).unwrap();
-        let tag = held.tag(false);
+        let tag = &held.tag;
         let link = tag.link().unwrap();
-        translations.fill(tag, tag.ticket(), 0x1000, leaf);
+        translations.fill(tag, tag.ticket(), false, 0x1000, leaf);
         assert!(translations.get_by(link, 0x1000).is_some());
         forget(&cache, &translations);
         assert!(translations.get_by(link, 0x1000).is_none());
-        translations.fill(tag, tag.ticket(), 0x1000, leaf);
+        translations.fill(tag, tag.ticket(), false, 0x1000, leaf);
         assert!(translations.get_by(link, 0x1000).is_none());
     }
 }

@@ -14,7 +14,9 @@ fn leaf(address: u64, page_size: u64) -> Leaf {
 }
 
 fn cached(cache: &TranslationCache, tag: &Tag, address: u64) -> Option<u64> {
-    cache.get(tag, address).map(|leaf| leaf.translation.address)
+    cache
+        .get(tag, false, address)
+        .map(|leaf| leaf.translation.address)
 }
 
 #[test]
@@ -26,7 +28,13 @@ fn a_page_answers_for_all_its_bytes_and_only_them() {
         (0x40_0000, 0x80_0000, 1 << 21),
         (1 << 32, 1 << 33, 1 << 30),
     ] {
-        cache.fill(&tag, tag.ticket(), page + 0x123, leaf(target + 0x123, size));
+        cache.fill(
+            &tag,
+            tag.ticket(),
+            false,
+            page + 0x123,
+            leaf(target + 0x123, size),
+        );
         assert_eq!(cached(&cache, &tag, page), Some(target));
         assert_eq!(
             cached(&cache, &tag, page + size - 1),
@@ -43,9 +51,9 @@ fn a_range_forgets_every_page_size_it_touches_and_nothing_else() {
     let cache = TranslationCache::default();
     let tag = cache.new_tag();
     let ticket = tag.ticket();
-    cache.fill(&tag, ticket, 0x0, leaf(0x10_0000, 1 << 12));
-    cache.fill(&tag, ticket, 0x3000, leaf(0x20_0000, 1 << 12));
-    cache.fill(&tag, ticket, 0x20_0000, leaf(0x40_0000, 1 << 21));
+    cache.fill(&tag, ticket, false, 0x0, leaf(0x10_0000, 1 << 12));
+    cache.fill(&tag, ticket, false, 0x3000, leaf(0x20_0000, 1 << 12));
+    cache.fill(&tag, ticket, false, 0x20_0000, leaf(0x40_0000, 1 << 21));
     cache.invalidate_range(&tag, 0x1000, 3, false);
     assert_eq!(cached(&cache, &tag, 0x0), Some(0x10_0000));
     assert_eq!(cached(&cache, &tag, 0x3000), None);
@@ -59,8 +67,8 @@ fn a_range_forgets_every_page_size_it_touches_and_nothing_else() {
 fn forgetting_a_tag_leaves_the_others() {
     let cache = TranslationCache::default();
     let (tag, other) = (cache.new_tag(), cache.new_tag());
-    cache.fill(&tag, tag.ticket(), 0x1000, leaf(0x5000, 1 << 12));
-    cache.fill(&other, other.ticket(), 0x1000, leaf(0x6000, 1 << 12));
+    cache.fill(&tag, tag.ticket(), false, 0x1000, leaf(0x5000, 1 << 12));
+    cache.fill(&other, other.ticket(), false, 0x1000, leaf(0x6000, 1 << 12));
     cache.invalidate_all(&tag);
     assert_eq!(cached(&cache, &tag, 0x1000), None);
     assert_eq!(cached(&cache, &other, 0x1000), Some(0x6000));
@@ -74,9 +82,9 @@ fn a_walk_begun_before_an_invalidation_fills_nothing() {
     let tag = cache.new_tag();
     let before = tag.ticket();
     cache.invalidate_range(&tag, 0x8000, 1, false);
-    cache.fill(&tag, before, 0x1000, leaf(0x5000, 1 << 12));
+    cache.fill(&tag, before, false, 0x1000, leaf(0x5000, 1 << 12));
     assert_eq!(cached(&cache, &tag, 0x1000), None);
-    cache.fill(&tag, tag.ticket(), 0x1000, leaf(0x5000, 1 << 12));
+    cache.fill(&tag, tag.ticket(), false, 0x1000, leaf(0x5000, 1 << 12));
     assert_eq!(cached(&cache, &tag, 0x1000), Some(0x5000));
 }
 
@@ -85,7 +93,13 @@ fn memory_is_bounded_whatever_is_filled() {
     let cache = TranslationCache::default();
     let tag = cache.new_tag();
     for page in 0..2 * TranslationCache::CAPACITY as u64 {
-        cache.fill(&tag, tag.ticket(), page << 12, leaf(page << 12, 1 << 12));
+        cache.fill(
+            &tag,
+            tag.ticket(),
+            false,
+            page << 12,
+            leaf(page << 12, 1 << 12),
+        );
     }
     let pages = 0..2 * TranslationCache::CAPACITY as u64;
     let kept = pages
@@ -98,11 +112,66 @@ fn memory_is_bounded_whatever_is_filled() {
 }
 
 #[test]
+fn privileged_requests_have_entries_of_their_own() {
+    let cache = TranslationCache::default();
+    let tag = cache.new_tag();
+    let found = |privileged| {
+        let leaf = cache.get(&tag, privileged, 0x1000)?;
+        Some(leaf.translation.address)
+    };
+    for size in [1 << 12, 1 << 21, 1 << 30] {
+        cache.fill(&tag, tag.ticket(), true, 0x1000, leaf(0x1000, size));
+        assert_eq!((found(false), found(true)), (None, Some(0x1000)));
+        cache.invalidate_range(&tag, 0x1000, 1, true);
+        assert_eq!(found(true), None);
+    }
+    let table = LastTable {
+        address: 0x9000,
+        rights: Rights::ALL,
+    };
+    cache.fill_table(&tag, tag.ticket(), true, 0x1000, table);
+    assert_eq!(cache.table(&tag, false, 0x1000), None);
+    assert_eq!(cache.table(&tag, true, 0x1000), Some(table));
+    cache.invalidate_range(&tag, 0x1000, 1, true);
+    assert_eq!(cache.table(&tag, true, 0x1000), Some(table));
+    cache.invalidate_range(&tag, 0x1000, 1, false);
+    assert_eq!(cache.table(&tag, true, 0x1000), None);
+}
+
+#[test]
+fn neighbours_share_a_segment_and_no_set() {
+    let cache = TranslationCache::default();
+    for kind in KINDS {
+        let first = kind.size() * SEGMENT as u64 * 7;
+        let pages = (0..SEGMENT as u64).map(|page| first + page * kind.size());
+        let places: Vec<_> = pages
+            .map(|page| cache.place_of(kind.key(page), place_bits(3)))
+            .collect();
+        assert!(places.iter().all(|(segment, _)| *segment == places[0].0));
+        let mut sets: Vec<_> = places.iter().map(|(_, set)| *set).collect();
+        sets.sort_unstable();
+        assert!(sets.into_iter().eq(0..SEGMENT), "{kind:?}");
+    }
+}
+
+#[test]
+fn groups_of_neighbours_fall_apart() {
+    let cache = TranslationCache::default();
+    let mut used = vec![0_u32; SEGMENTS];
+    for group in 0..10 * SEGMENTS as u64 {
+        let page = group * SEGMENT as u64 * PAGE_SIZE;
+        let (segment, _) = cache.place_of(LEAVES[0].key(page), place_bits(3));
+        used[segment] += 1;
+    }
+    assert!(used.iter().all(|count| *count < 40), "{used:?}");
+}
+
+#[test]
 fn a_range_at_the_end_of_the_address_space_wraps_without_harm() {
     let cache = TranslationCache::default();
     let tag = cache.new_tag();
     let last = u64::MAX - 0xfff;
-    cache.fill(&tag, tag.ticket(), last, leaf(0x5000, 1 << 12));
+    cache.fill(&tag, tag.ticket(), false, last, leaf(0x5000, 1 << 12));
     cache.invalidate_range(&tag, last, 1, false);
     assert_eq!(cached(&cache, &tag, last), None);
     cache.invalidate_range(&tag, last, 512, false);
@@ -119,22 +188,22 @@ fn tables_are_kept_until_more_than_leaves_is_named() {
             ..Rights::ALL
         },
     };
-    let fill = || cache.fill_table(&tag, tag.ticket(), 0x41_2000, table);
+    let fill = || cache.fill_table(&tag, tag.ticket(), false, 0x41_2000, table);
     fill();
-    assert_eq!(cache.table(&tag, 0x5f_f000), Some(table));
-    assert_eq!(cache.table(&tag, 0x60_0000), None);
+    assert_eq!(cache.table(&tag, false, 0x5f_f000), Some(table));
+    assert_eq!(cache.table(&tag, false, 0x60_0000), None);
     assert_eq!(cached(&cache, &tag, 0x41_2000), None);
     cache.invalidate_range(&tag, 0x41_2000, 1, true);
-    assert_eq!(cache.table(&tag, 0x40_0000), Some(table));
+    assert_eq!(cache.table(&tag, false, 0x40_0000), Some(table));
     cache.invalidate_range(&tag, 0x41_3000, 1, false);
-    assert_eq!(cache.table(&tag, 0x40_0000), None);
+    assert_eq!(cache.table(&tag, false, 0x40_0000), None);
     fill();
     cache.invalidate_all(&tag);
-    assert_eq!(cache.table(&tag, 0x40_0000), None);
+    assert_eq!(cache.table(&tag, false, 0x40_0000), None);
     let late = tag.ticket();
     cache.invalidate_range(&tag, 0, 1, true);
-    cache.fill_table(&tag, late, 0x41_2000, table);
-    assert_eq!(cache.table(&tag, 0x40_0000), None);
+    cache.fill_table(&tag, late, false, 0x41_2000, table);
+    assert_eq!(cache.table(&tag, false, 0x40_0000), None);
 }
 
 #[test]
@@ -146,13 +215,13 @@ fn a_retired_tag_has_nothing_and_gets_nothing() {
         let hit = cache.get_by(link, 0x1008)?;
         Some(hit.address(0x1008))
     };
-    cache.fill(&tag, tag.ticket(), 0x1000, leaf(0x5000, 1 << 12));
+    cache.fill(&tag, tag.ticket(), false, 0x1000, leaf(0x5000, 1 << 12));
     assert_eq!(found(link), Some(0x5008));
     assert!(!tag.is_dead());
     tag.retire();
     assert!(tag.is_dead());
     assert_eq!((found(link), cached(&cache, &tag, 0x1000)), (None, None));
-    cache.fill(&tag, tag.ticket(), 0x1000, leaf(0x5000, 1 << 12));
+    cache.fill(&tag, tag.ticket(), false, 0x1000, leaf(0x5000, 1 << 12));
     assert_eq!((found(link), cached(&cache, &tag, 0x1000)), (None, None));
 }
 
@@ -163,7 +232,7 @@ fn the_place_of_a_tag_that_is_gone_has_none_of_its_entries() {
         let tag = cache.new_tag();
         let link = tag.link().unwrap();
         assert_eq!(cached(&cache, &tag, 0x1000), None, "{round}");
-        cache.fill(&tag, tag.ticket(), 0x1000, leaf(0x5000, 1 << 12));
+        cache.fill(&tag, tag.ticket(), false, 0x1000, leaf(0x5000, 1 << 12));
         assert_eq!(cached(&cache, &tag, 0x1000), Some(0x5000));
         drop(tag);
         assert!(cache.get_by(link, 0x1000).is_none());
@@ -176,10 +245,10 @@ fn more_tags_than_there_are_places_do_without_entries() {
     let tags: Vec<_> = (0..=u16::MAX).map(|_| cache.new_tag()).collect();
     let last = tags.last().unwrap();
     assert_eq!(last.link(), None);
-    cache.fill(last, last.ticket(), 0x1000, leaf(0x5000, 1 << 12));
+    cache.fill(last, last.ticket(), false, 0x1000, leaf(0x5000, 1 << 12));
     assert_eq!(cached(&cache, last, 0x1000), None);
     let first = tags.first().unwrap();
-    cache.fill(first, first.ticket(), 0x1000, leaf(0x5000, 1 << 12));
+    cache.fill(first, first.ticket(), false, 0x1000, leaf(0x5000, 1 << 12));
     assert_eq!(cached(&cache, first, 0x1000), Some(0x5000));
 }
 
@@ -205,8 +274,8 @@ fn what_is_packed_comes_out_again() {
         };
         let cache = TranslationCache::default();
         let tag = cache.new_tag();
-        cache.fill(&tag, tag.ticket(), 0x40_0000, packed);
-        assert_eq!(cache.get(&tag, 0x40_0000), Some(packed));
+        cache.fill(&tag, tag.ticket(), false, 0x40_0000, packed);
+        assert_eq!(cache.get(&tag, false, 0x40_0000), Some(packed));
     }
 }
 

@@ -369,7 +369,7 @@ impl Walker<'_> {
         let cacheable = !access.look && !access.privileged;
         let ticket = self.tag.ticket();
         if cacheable {
-            let cached = self.cache.get(self.tag, address);
+            let cached = self.cache.get(self.tag, false, address);
             if let Some(leaf) = cached.filter(|leaf| leaf.serves(access)) {
                 let stale =
                     contradicted(&leaf.translation, access, |look| self.walk(address, look))
@@ -384,7 +384,7 @@ impl Walker<'_> {
         }
         let walked = self.walk(address, access);
         if let (Ok(leaf), true) = (&walked, cacheable) {
-            self.cache.fill(self.tag, ticket, address, *leaf);
+            self.cache.fill(self.tag, ticket, false, address, *leaf);
         }
         Dma {
             result: walked

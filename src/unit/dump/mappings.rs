@@ -22,7 +22,7 @@ impl Unit {
         lines: &mut Lines,
     ) -> Result<()> {
         let source_id = self.source_id_of(device)?;
-        let control = *self.control.read();
+        let control = self.control.get();
         if !control.enabled {
             lines.push(format!("DMA Remapping is not enabled on {NAME}"));
             return Ok(());

@@ -23,7 +23,7 @@ const SMALLEST_DIRECTORY: u64 = 1 << 7;
 impl Unit {
     pub(super) fn dump_tables(&self, device: Option<u32>, lines: &mut Lines) -> Result<()> {
         let only = device.map(|handle| self.source_id_of(handle)).transpose()?;
-        let control = *self.control.read();
+        let control = self.control.get();
         if !control.enabled {
             lines.push(format!("DMA Remapping is not enabled on {NAME}"));
             return Ok(());

@@ -32,7 +32,7 @@ impl Unit {
             "Device {}{with} address {address:#x}",
             device_name(source_id)
         ));
-        let control = *self.control.read();
+        let control = self.control.get();
         if !control.enabled {
             lines.push(format!("translation is off: goes to {address:#x}"));
             return Ok(());
