@@ -29,9 +29,13 @@ pub(super) struct Slot {
     /// Where requests without PASID are cached, above the requester ID for which that was looked up.
     cached: AtomicU64,
     hits: Striped,
-    /// Answers after a walk, for which the device was not looked for.
-    misses: Counter,
+    misses: Misses,
 }
+
+/// Answers after a walk, for which the device was not looked for. In lines of their own: hits read what else a slot has.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct Misses(Counter);
 
 /// Where a device's requests are cached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,12 +80,12 @@ impl Slot {
     }
 
     pub fn count_miss(&self) {
-        self.misses.add(1);
+        self.misses.0.add(1);
     }
 
     /// See [`Self::count_miss`].
     pub fn misses(&self) -> u64 {
-        self.misses.get()
+        self.misses.0.get()
     }
 
     /// Requests that were answered with nothing but this.
@@ -91,7 +95,7 @@ impl Slot {
 
     pub fn clear_hits(&self) {
         self.hits.clear();
-        self.misses.clear();
+        self.misses.0.clear();
     }
 }
 
