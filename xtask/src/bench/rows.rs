@@ -48,7 +48,7 @@ const RESTATED: &[(&str, &str)] = &[
     ),
 ];
 
-/// So much of what units of their own do for two threads is as much, where two measurements differ by some.
+/// So much of what two threads do that share nothing is as much: two measurements differ by some.
 pub const AS_MUCH: f64 = 0.9;
 
 /// One line of the table. Values are text, as some are times and some are counts.
@@ -247,10 +247,14 @@ pub fn two_threads(m: &Measured, alone: &Alone) -> Option<Row> {
     let cell =
         |ratio: Option<Ratio>| ratio.map_or_else(dash, |r| format!("{} x", digits(r.median)));
     let ours = gain(Unit::Ours)?;
-    let without = cell(gain(Unit::Nothing));
-    // Units that share nothing show what the machine has for two threads.
+    let nothing = gain(Unit::Nothing);
+    let without = cell(nothing);
+    // Units that share nothing show what the machine has for two threads, and DMA without a unit what the emulator has.
     let instead = alone.threads().and_then(|threads| {
-        let by_machine = threads.ratio.median >= AS_MUCH && threads.own < TARGET;
+        let most = nothing.map_or(threads.own, |nothing| nothing.median.min(threads.own));
+        let by_machine = threads.own < TARGET
+            && threads.ratio.median >= AS_MUCH
+            && ours.median >= AS_MUCH * most;
         let [shared, own, calculation] =
             [threads.shared, threads.own, threads.calculation].map(digits);
         by_machine.then(|| {
