@@ -7,6 +7,7 @@ mod guest;
 mod memory;
 mod race;
 mod report;
+mod threads;
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, BuildHasherDefault, Hasher};
@@ -23,6 +24,9 @@ fn main() -> std::io::Result<()> {
     if report.wants("hit") {
         hits(&mut report, 1, ["hit-1", "hash-1", "fast-hash-1"]);
         hits(&mut report, 512, ["hit-512", "hash-512", "fast-hash-512"]);
+    }
+    if report.wants("threads") {
+        threads::measure(&mut report);
     }
     if report.wants("miss") {
         misses(&mut report);

@@ -1,6 +1,6 @@
 //! Counters: one list, atomics inside, plain values outside.
 
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 /// Descriptor types have 7 bits, those that exist are below this.
@@ -179,33 +179,81 @@ struct Line(AtomicU64);
 /// A counter that many threads move.
 #[derive(Debug, Default)]
 pub(crate) struct Striped {
-    /// Of the first threads that ever counted, one each: nobody else writes it.
+    /// Of so many threads one each, while they live: nobody else writes it.
     own: [Line; THREADS],
     others: Line,
     /// What it was when it was cleared.
     cleared: AtomicU64,
 }
 
-/// Numbers of threads, in the order in which they first count.
-static NEXT_THREAD: AtomicU32 = AtomicU32::new(0);
+/// The numbers below [`THREADS`] that nobody has, a bit for each.
+struct Numbers(AtomicU32);
+
+impl Numbers {
+    const fn all() -> Self {
+        Self(AtomicU32::new((1 << THREADS) - 1))
+    }
+
+    fn take(&self) -> Option<u32> {
+        let lowest = |free: u32| free & free.wrapping_neg();
+        // Whoever had it has stored what it counted.
+        let before = self
+            .0
+            .fetch_update(Ordering::Acquire, Ordering::Relaxed, |free| {
+                (free != 0).then(|| free & !lowest(free))
+            });
+        before.ok().map(u32::trailing_zeros)
+    }
+
+    fn give_back(&self, number: u32) {
+        self.0.fetch_or(1 << number, Ordering::Release);
+    }
+}
+
+/// Those of the threads that count.
+static NUMBERS: Numbers = Numbers::all();
+
+/// Of a thread that has not counted yet.
+const UNNUMBERED: u32 = u32::MAX;
 
 thread_local! {
-    static THREAD: Cell<u32> = const { Cell::new(u32::MAX) };
+    static THREAD: Cell<u32> = const { Cell::new(UNNUMBERED) };
+    /// Apart from the number, as it takes longer to get at what is dropped in the end.
+    static TAKEN: OnceCell<Taken> = const { OnceCell::new() };
+}
+
+/// A thread's number, for the next one when the thread ends: a VMM may start many, one after the other.
+struct Taken(u32);
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        // The thread may still count, when the number is another's.
+        THREAD.with(|thread| thread.set(THREADS as u32));
+        NUMBERS.give_back(self.0);
+    }
 }
 
 #[inline]
 fn thread_number() -> usize {
-    THREAD.with(|thread| {
-        if thread.get() == u32::MAX {
-            // Numbers beyond the first few are all the same.
-            let most = THREADS as u32;
-            let taken = NEXT_THREAD.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |next| {
-                (next < most).then(|| next.wrapping_add(1))
-            });
-            thread.set(taken.unwrap_or(most));
-        }
-        thread.get() as usize
-    })
+    let number = THREAD.with(Cell::get);
+    if number == UNNUMBERED {
+        return new_thread_number();
+    }
+    number as usize
+}
+
+/// All threads that find none free have the same number, which is nobody's own.
+#[cold]
+fn new_thread_number() -> usize {
+    let taken = NUMBERS.take().and_then(|number| {
+        let taken = Taken(number);
+        // Not so late in the thread's life that nobody would drop it.
+        TAKEN.try_with(|keep| keep.set(taken)).ok()?.ok()?;
+        Some(number)
+    });
+    let number = taken.unwrap_or(THREADS as u32);
+    THREAD.with(|thread| thread.set(number));
+    number as usize
 }
 
 impl Striped {
@@ -254,5 +302,27 @@ mod tests {
         assert_eq!(counter.get(), 2 * THREADS as u64 * 1000);
         counter.clear();
         assert_eq!(counter.get(), 0);
+    }
+
+    #[test]
+    fn the_number_of_a_thread_that_ended_is_another_s() {
+        let numbers = Numbers::all();
+        let taken: Vec<_> = (0..THREADS).filter_map(|_| numbers.take()).collect();
+        assert_eq!(taken, [0, 1, 2, 3]);
+        assert_eq!(numbers.take(), None);
+        numbers.give_back(2);
+        assert_eq!(numbers.take(), Some(2));
+    }
+
+    #[test]
+    fn threads_one_after_the_other_lose_no_count() {
+        let counter = Striped::default();
+        for _ in 0..4 * THREADS {
+            std::thread::scope(|scope| {
+                scope.spawn(|| counter.add(1));
+                scope.spawn(|| counter.add(1));
+            });
+        }
+        assert_eq!(counter.get(), 8 * THREADS as u64);
     }
 }

@@ -6,8 +6,8 @@ use std::process::Stdio;
 
 use serde_json::{Value, json};
 
-use super::rows::{Row, Verdict, dash};
-use super::samples::{digits, median, quantile, time};
+use super::rows::{AS_MUCH, Row, Verdict, between, dash};
+use super::samples::{Ratio, digits, median, quantile, time};
 use crate::cache::Cache;
 use crate::ui::{self, Context, Error, Result, Step};
 use crate::workspace::Workspace;
@@ -16,6 +16,18 @@ use crate::workspace::Workspace;
 #[derive(Default)]
 pub struct Alone {
     lines: BTreeMap<String, Vec<f64>>,
+}
+
+/// What two threads do in what one does.
+pub struct Threads {
+    /// With one unit for both.
+    pub shared: f64,
+    /// With a unit each.
+    pub own: f64,
+    /// Without any: a calculation that leaves a core nothing to do besides.
+    pub calculation: f64,
+    /// The first in the second.
+    pub ratio: Ratio,
 }
 
 impl Alone {
@@ -151,10 +163,49 @@ impl Alone {
         ] {
             rows.extend(self.at_most(name, case, most));
         }
+        rows.extend(self.two_threads());
         rows.extend(self.follows("pasids-host", "PASID-cache global,", "on the host"));
         rows.extend(self.follows("pasids-bind", "binding", "on the host"));
         rows.extend(self.follows("pasids-unit", "PASID-cache global,", "in use, no host"));
         rows
+    }
+
+    /// What a second thread brings, by what it does.
+    pub fn threads(&self) -> Option<Threads> {
+        let gain = |one, two| Some(median(&self.ratio(one, two)?));
+        let ratios = self.ratio("threads-own", "threads-shared")?;
+        Some(Threads {
+            shared: gain("threads-one", "threads-shared")?,
+            own: gain("threads-one", "threads-own")?,
+            calculation: gain("threads-spin-one", "threads-spin")?,
+            ratio: Ratio {
+                median: median(&ratios),
+                least: quantile(&ratios, 0.0),
+                most: quantile(&ratios, 1.0),
+            },
+        })
+    }
+
+    fn two_threads(&self) -> Option<Row> {
+        let Threads {
+            shared,
+            own,
+            calculation,
+            ratio,
+        } = self.threads()?;
+        let [shared, own, calculation] = [shared, own, calculation].map(digits);
+        Some(Row {
+            case: format!(
+                "two threads on one unit, beside a unit each ({calculation} x for a calculation)"
+            ),
+            target: format!("≥ {AS_MUCH} x"),
+            theirs: dash(),
+            ours: format!("{shared} x to {own} x"),
+            ratio: digits(ratio.median),
+            spread: between(&ratio, ""),
+            verdict: Verdict::of(ratio.median >= AS_MUCH),
+            instead: None,
+        })
     }
 
     fn lookup(&self, hit: &str, other: &str, case: &str, most: Option<f64>) -> Option<Row> {
@@ -176,6 +227,7 @@ impl Alone {
                 digits(quantile(&ratios, 1.0))
             ),
             verdict: most.map_or(Verdict::Told, |most| Verdict::of(ratio <= most)),
+            instead: None,
         })
     }
 
@@ -193,6 +245,7 @@ impl Alone {
                 time(quantile(values, 0.75))
             ),
             verdict: Verdict::Told,
+            instead: None,
         })
     }
 
@@ -211,6 +264,7 @@ impl Alone {
             ratio: dash(),
             spread,
             verdict: Verdict::of(value <= most),
+            instead: None,
         })
     }
 
@@ -228,6 +282,7 @@ impl Alone {
             ratio: digits(growth),
             spread: String::new(),
             verdict: Verdict::of(growth <= 2.0),
+            instead: None,
         })
     }
 }
@@ -248,5 +303,23 @@ mod tests {
         let cases: Vec<_> = rows.iter().map(|row| (&*row.ratio, row.verdict)).collect();
         assert_eq!(cases, [("2.00", Verdict::Met), ("-", Verdict::Met)]);
         assert!(Alone::parse("no").is_err());
+    }
+
+    #[test]
+    fn two_threads_are_compared_with_what_the_machine_has_for_them() {
+        let text = r#"[
+            {"name": "threads-one", "about": "", "of": "ns", "values": [30, 30, 33]},
+            {"name": "threads-shared", "about": "", "of": "ns", "values": [20, 20, 22]},
+            {"name": "threads-own", "about": "", "of": "ns", "values": [20, 18, 11]},
+            {"name": "threads-spin-one", "about": "", "of": "ns", "values": [10, 10, 10]},
+            {"name": "threads-spin", "about": "", "of": "ns", "values": [10, 10, 10]}
+        ]"#;
+        let rows = Alone::parse(text).unwrap().rows();
+        let [row] = rows.as_slice() else {
+            panic!("{rows:?}");
+        };
+        assert_eq!(row.ours, "1.50 x to 1.67 x");
+        assert_eq!((&*row.ratio, row.verdict), ("0.90", Verdict::Met));
+        assert!(row.case.ends_with("(1.00 x for a calculation)"));
     }
 }

@@ -54,7 +54,17 @@ pub const CASES: &[Case] = &[
     case(
         "pasid-65536",
         BOTH,
-        "drain flush=1 descriptors=1 pages=65536 live=65536 reps=5",
+        "drain flush=1 descriptors=1 pages=65536 live=65536 reps=15",
+    ),
+    case(
+        "pasid-cold-0",
+        BOTH,
+        "drain flush=1 descriptors=1 pages=65536 live=0 cold=1 reps=15",
+    ),
+    case(
+        "pasid-cold-65536",
+        BOTH,
+        "drain flush=1 descriptors=1 pages=65536 live=65536 cold=1 reps=15",
     ),
     case(
         "domain-0",
@@ -69,7 +79,17 @@ pub const CASES: &[Case] = &[
     case(
         "domain-65536",
         BOTH,
-        "drain flush=2 descriptors=1 pages=65536 live=65536 reps=5",
+        "drain flush=2 descriptors=1 pages=65536 live=65536 reps=15",
+    ),
+    case(
+        "domain-cold-0",
+        BOTH,
+        "drain flush=2 descriptors=1 pages=65536 live=0 cold=1 reps=15",
+    ),
+    case(
+        "domain-cold-65536",
+        BOTH,
+        "drain flush=2 descriptors=1 pages=65536 live=65536 cold=1 reps=15",
     ),
     case(
         "threads-1",

@@ -72,6 +72,7 @@ impl Reads {
             ratio,
             spread,
             verdict: Verdict::Told,
+            instead: None,
         };
         let [nothing, theirs, ours] = [nothing, theirs, ours].map(Samples::median);
         let added = [theirs - nothing, ours - nothing];

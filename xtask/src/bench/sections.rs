@@ -5,7 +5,9 @@ use super::guest::Reads;
 use super::machine::Unit;
 use super::measured::Measured;
 use super::plot::{Group, Plot};
-use super::rows::{Row, added, faster, independent, reads, two_threads, while_draining};
+use super::rows::{
+    Row, added, faster, independent, most_to_least, reads, two_threads, while_draining,
+};
 use super::samples::{digits, time};
 
 pub struct Section {
@@ -24,7 +26,7 @@ pub fn all(measured: &Measured, alone: &Alone, reads: &Reads) -> Vec<Section> {
         misses(measured),
         drains(measured),
         selective(measured),
-        threads(measured),
+        threads(measured, alone),
         by_itself(alone),
         guest(reads),
     ];
@@ -165,10 +167,15 @@ fn drains(m: &Measured) -> Section {
 
 fn selective(m: &Measured) -> Section {
     let mut rows = Vec::new();
-    for (names, what) in [
-        (["pasid-0", "pasid-1024", "pasid-65536"], "PASID-selective"),
+    for (names, cold, what) in [
+        (
+            ["pasid-0", "pasid-1024", "pasid-65536"],
+            ["pasid-cold-0", "pasid-cold-65536"],
+            "PASID-selective",
+        ),
         (
             ["domain-0", "domain-1024", "domain-65536"],
+            ["domain-cold-0", "domain-cold-65536"],
             "domain-selective",
         ),
     ] {
@@ -178,12 +185,15 @@ fn selective(m: &Measured) -> Section {
         {
             rows.extend(faster(m, name, &format!("{what}, {live}"), None));
         }
-        rows.extend(independent(m, names, what));
+        rows.extend(most_to_least(m, names, what));
+        rows.extend(independent(m, cold, what));
     }
     Section {
         name: "selective",
         title: "Invalidations of all of a PASID or domain",
-        about: "One write of IQT with one such invalidation and a wait.",
+        about: "One write of IQT with one such invalidation and a wait. Visits to many pages push what it needs out of \
+                the processor's caches. With caches as cold, the device has read all 65536 pages and their paging \
+                entries past the unit after none or all of them were visited, so that only what the unit holds differs.",
         rows,
         plot: plot(
             m,
@@ -200,13 +210,13 @@ fn selective(m: &Measured) -> Section {
     }
 }
 
-fn threads(m: &Measured) -> Section {
+fn threads(m: &Measured, alone: &Alone) -> Section {
     Section {
         name: "threads",
         title: "Two threads",
         about: "Threads of the emulator without its big lock, as iothreads are, each reading the same 512 pages. \
                 intel-iommu translates under one mutex.",
-        rows: two_threads(m).into_iter().collect(),
+        rows: two_threads(m, alone).into_iter().collect(),
         plot: plot(
             m,
             "One DMA read of 4 bytes, all threads' reads in turn",
