@@ -165,22 +165,20 @@ impl ContextCache {
         }
     }
 
-    /// Run `work` on every entry of a domain, and of a PASID if one is given, with the cache locked.
-    pub fn for_each_of(&self, domain_id: u16, pasid: Option<u32>, mut work: impl FnMut(&Context)) {
+    /// The entries of a domain and a PASID.
+    pub fn named(&self, domain_id: u16, pasid: u32) -> Vec<Arc<Context>> {
         let entries = self.entries.read();
-        let Some(domain) = entries.by_domain.get(&domain_id) else {
-            return;
-        };
-        match pasid {
-            Some(pasid) => {
-                let named = domain.get(&pasid).into_iter().flat_map(BTreeMap::values);
-                named.for_each(|context| work(context));
-            }
-            None => {
-                let all = domain.values().flat_map(BTreeMap::values);
-                all.for_each(|context| work(context));
-            }
-        }
+        let domain = entries.by_domain.get(&domain_id);
+        let named = domain.and_then(|domain| domain.get(&pasid));
+        named.map_or_else(Vec::new, |named| named.values().cloned().collect())
+    }
+
+    /// Run `work` on every entry of a domain, with the cache locked.
+    pub fn for_each_of(&self, domain_id: u16, mut work: impl FnMut(&Context)) {
+        let entries = self.entries.read();
+        let domains = entries.by_domain.get(&domain_id).into_iter();
+        let contexts = domains.flat_map(HashMap::values).flat_map(BTreeMap::values);
+        contexts.for_each(|context| work(context));
     }
 }
 

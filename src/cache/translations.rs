@@ -41,6 +41,20 @@ impl Kind {
         LEAVES.into_iter().find(|kind| kind.size() == page_size)
     }
 
+    /// The first kind of a set that is not empty.
+    #[inline]
+    fn first_of(kinds: u64) -> Self {
+        let number = u64::from(kinds.trailing_zeros()) & 7;
+        Self::new(
+            number,
+            match number & 3 {
+                0 => 12,
+                2 => 30,
+                _ => 21,
+            },
+        )
+    }
+
     #[inline]
     const fn of(self, privileged: bool) -> Self {
         Self::new(self.number | (privileged as u64) << 2, self.shift)
@@ -70,20 +84,9 @@ const LEAVES: [Kind; 3] = [Kind::new(0, 12), Kind::new(1, 21), Kind::new(2, 30)]
 /// A table of 4 KiB pages.
 const TABLE: Kind = Kind::new(3, 21);
 
-/// Every kind.
-const KINDS: [Kind; 8] = {
-    let [small, large, huge] = LEAVES;
-    [
-        small,
-        large,
-        huge,
-        TABLE,
-        small.of(true),
-        large.of(true),
-        huge.of(true),
-        TABLE.of(true),
-    ]
-};
+/// Bits of all kinds, and of those that are tables.
+const ALL: u64 = 0xff;
+const TABLES: u64 = 0x88;
 
 /// More pages than this are not looked up one by one: the whole tag is forgotten.
 const MAX_PAGES_ONE_BY_ONE: u64 = 512;
@@ -319,11 +322,10 @@ impl TranslationCache {
             return;
         }
         let bytes = pages.wrapping_mul(PAGE_SIZE);
-        for kind in KINDS {
-            let stays = leaf_only && (kind.number & 3) == TABLE.number;
-            if present & kind.bit() != 0 && !stays {
-                self.remove(tag, kind, (address, bytes));
-            }
+        let mut kinds = present & if leaf_only { ALL & !TABLES } else { ALL };
+        while kinds != 0 {
+            self.remove(tag, Kind::first_of(kinds), (address, bytes));
+            kinds &= kinds.wrapping_sub(1);
         }
     }
 

@@ -27,7 +27,7 @@ use std::sync::Arc;
 use crate::event::Event;
 use crate::memory::HostRam;
 use crate::translate::Diagnostic;
-use crate::unit::{Config, DeviceDescription, Notify, PageRequest, Request, Unit};
+use crate::unit::{Config, DeviceDescription, Notify, PageRequest, Plain, Request, Unit};
 use callbacks::Callbacks;
 use convert::permission_bits;
 use error::{guard, invalid};
@@ -374,13 +374,13 @@ pub unsafe extern "C" fn nvtd_device_info(
     })
 }
 
-/// The answer to plain DMA whose page is cached, field by field: what most requests are is not to wait for copies
+/// The answer to plain DMA, field by field: what most requests are is not to wait for copies
 /// of structures. False if it is none, or anything is not as it mostly is.
 ///
 /// # Safety
 /// As nvtd_translate().
 #[inline]
-unsafe fn translate_hit(
+unsafe fn translate_plain(
     unit: *const NvtdUnit,
     device: u32,
     request: *const NvtdRequest,
@@ -409,8 +409,13 @@ unsafe fn translate_hit(
     if request.pasid != 0 {
         return false;
     }
-    let Some(found) = unit.hit(device, request.address, read, write) else {
-        return false;
+    let found = match unit.translate_plain(device, request.address, read, write) {
+        Plain::Found(found) => found,
+        Plain::Answered(answer) => {
+            *out = answer.into_c();
+            return true;
+        }
+        Plain::Unknown => return false,
     };
     out.address = found.address;
     out.page_size = found.page_size;
@@ -438,7 +443,7 @@ pub unsafe extern "C" fn nvtd_translate(
     out: *mut NvtdTranslation,
 ) -> c_int {
     // SAFETY: C promises live pointers or NULL, and that each structure has as many bytes as its size says.
-    if unsafe { translate_hit(unit, device, request, out) } {
+    if unsafe { translate_plain(unit, device, request, out) } {
         return 0;
     }
     guard(|| {
@@ -452,7 +457,7 @@ pub unsafe extern "C" fn nvtd_translate(
         };
         // SAFETY: C promises that `request` is NULL or holds request->size bytes.
         let request = unsafe { read_sized(request, "request", default) }?;
-        let answer = unit.translate_uncached(device, Request::from_c(&request)?)?;
+        let answer = unit.translate_other(device, Request::from_c(&request)?)?;
         // SAFETY: C promises that `out` is NULL or points to out->size bytes.
         unsafe { write_sized(out, "out", answer.into_c()) }
     })

@@ -452,6 +452,7 @@ impl Descriptor {
     /// # Errors
     /// The IQERCD code with which the queue stops: an unknown type, or a reserved
     /// field that is not 0 or a reserved granularity.
+    #[inline]
     pub fn decode(qwords: [u64; 4]) -> Result<Self, QueueErrorInfo> {
         let [low, high, upper0, upper1] = qwords;
         let kind = Generic::from_bits(low).kind();

@@ -110,6 +110,13 @@ impl Drop for Walked<'_> {
     }
 }
 
+/// Contexts by what an invalidation names them by.
+pub(super) struct Named {
+    /// Domain and PASID.
+    name: (u16, u32),
+    contexts: Vec<Arc<Context>>,
+}
+
 /// Addresses as they are.
 fn identity(address: u64, permissions: Permissions) -> Translation {
     Translation {
@@ -500,17 +507,34 @@ impl Unit {
         match scope {
             Scope::Global => self.contexts.for_each(forget),
             Scope::Domain(domain_id) | Scope::Fine(domain_id, _) => {
-                self.contexts.for_each_of(domain_id, None, forget);
+                self.contexts.for_each_of(domain_id, forget);
             }
         }
     }
 
     /// Forget translations of a PASID (6.5.2.4).
-    pub(super) fn forget_pasid_translations(&self, domain_id: u16, pasid: u32, pages: PasidPages) {
-        self.contexts
-            .for_each_of(domain_id, Some(pasid), |context| {
-                self.forget_pages(context, pages);
-            });
+    pub(super) fn forget_pasid_translations(&self, named: &Named, pages: PasidPages) {
+        for context in &named.contexts {
+            self.forget_pages(context, pages);
+        }
+    }
+
+    /// The contexts that a domain and a PASID name now. It will do for everything that software had queued before: a context that
+    /// comes later has cached nothing yet, and its walks find the tables as they are after what is being executed.
+    pub(super) fn named<'a>(
+        &self,
+        domain_id: u16,
+        pasid: u32,
+        known: &'a mut Option<Named>,
+    ) -> &'a Named {
+        let name = (domain_id, pasid);
+        if known.as_ref().is_none_or(|named| named.name != name) {
+            *known = None;
+        }
+        known.get_or_insert_with(|| Named {
+            name,
+            contexts: self.contexts.named(domain_id, pasid),
+        })
     }
 
     /// Forget what is cached for a page that a device asks for: the answer to a page
@@ -525,7 +549,9 @@ impl Unit {
                 address_mask: 0,
                 leaf_only: false,
             };
-            self.forget_pasid_translations(domain_id, pasid, PasidPages::Range(page));
+            let named = &mut None;
+            let named = self.named(domain_id, pasid, named);
+            self.forget_pasid_translations(named, PasidPages::Range(page));
         }
     }
 

@@ -1,6 +1,7 @@
 //! The invalidation queue (6.5.2): fetch, decode, execute, complete.
 
 use super::batch::{Batch, entry_of};
+use super::direct::Named;
 use super::outbox::{Failures, Outbox};
 use super::{State, Unit};
 use crate::event::Event;
@@ -38,9 +39,13 @@ struct Ahead {
 }
 
 impl Ahead {
-    fn next(&mut self) -> Option<[u64; 4]> {
+    fn is_empty(&self) -> bool {
+        self.taken >= self.count
+    }
+
+    fn next(&mut self) -> Option<&[u64; 4]> {
         let fetched = self.descriptors.get(..self.count)?;
-        let next = fetched.get(self.taken).copied()?;
+        let next = fetched.get(self.taken)?;
         self.taken = self.taken.saturating_add(1);
         Some(next)
     }
@@ -136,19 +141,17 @@ impl Unit {
         let count = usize::try_from(bytes >> 4).unwrap_or(0);
         out.expect_events(count.min(EVENTS_AT_ONCE));
         let mut ahead = Ahead::default();
+        let mut named = None;
         while state.registers.queue_head != tail && *budget > 0 {
             let head = state.registers.queue_head;
-            let qwords = match ahead.next() {
-                Some(qwords) => qwords,
-                None => {
-                    ahead = self.fetch(queue, head, tail);
-                    ahead.next().ok_or_else(|| {
-                        self.counters.memory_errors.add(1);
-                        QueueErrorInfo::FetchError
-                    })?
-                }
-            };
-            let descriptor = Descriptor::decode(qwords)?;
+            if ahead.is_empty() {
+                self.fetch(queue, head, tail, &mut ahead);
+            }
+            let qwords = ahead.next().ok_or_else(|| {
+                self.counters.memory_errors.add(1);
+                QueueErrorInfo::FetchError
+            })?;
+            let descriptor = Descriptor::decode(*qwords)?;
             if let Descriptor::Wait { page_drain, .. } = descriptor {
                 if out.has_orders() {
                     return Ok(Stop::Wait(head));
@@ -159,11 +162,11 @@ impl Unit {
                 }
             }
             *budget = budget.saturating_sub(1);
-            let [low, high, ..] = qwords;
+            let &[low, high, ..] = qwords;
             let kind = Generic::from_bits(low).kind();
             self.counters.descriptor(kind);
             out.event(Event::Descriptor, [u64::from(kind), low, high]);
-            self.execute(state, descriptor, batch, out);
+            self.execute(state, descriptor, (batch, &mut named), out);
             state.registers.queue_head = after(queue, head);
             if state.registers.faults.stops_queue() {
                 return Ok(Stop::Done);
@@ -176,8 +179,8 @@ impl Unit {
     }
 
     /// The next descriptors from `head` on, up to the first that is not in RAM: software does not change what it has queued.
-    fn fetch(&self, queue: QueueAddress, head: u64, tail: u64) -> Ahead {
-        let mut ahead = Ahead::default();
+    fn fetch(&self, queue: QueueAddress, head: u64, tail: u64, ahead: &mut Ahead) {
+        (ahead.count, ahead.taken) = (0, 0);
         let end = if tail > head { tail } else { queue.bytes() };
         let memory = self.memory.locked();
         let addresses = (head..end).step_by(if queue.wide() { 32 } else { 16 });
@@ -193,7 +196,6 @@ impl Unit {
             *place = qwords;
             ahead.count = ahead.count.saturating_add(1);
         }
-        ahead
     }
 
     /// Stop the queue: IQH stays at the descriptor, IQERCD says why.
@@ -213,7 +215,7 @@ impl Unit {
         &self,
         state: &mut State,
         descriptor: Descriptor,
-        batch: &mut Batch,
+        (batch, named): (&mut Batch, &mut Option<Named>),
         out: &mut Outbox,
     ) {
         match descriptor {
@@ -231,7 +233,7 @@ impl Unit {
                 pasid,
                 pages,
             } => {
-                self.collect_pasid_iotlb(state, domain_id, pasid, pages, batch, out);
+                self.collect_pasid_iotlb(state, domain_id, pasid, pages, (batch, named), out);
             }
             Descriptor::Wait {
                 status, interrupt, ..
@@ -310,10 +312,10 @@ impl Unit {
         domain_id: u16,
         pasid: u32,
         pages: PasidPages,
-        batch: &mut Batch,
+        (batch, named): (&mut Batch, &mut Option<Named>),
         out: &mut Outbox,
     ) {
-        self.forget_pasid_translations(domain_id, pasid, pages);
+        self.forget_pasid_translations(self.named(domain_id, pasid, named), pages);
         self.tell_pasid(domain_id, pasid, pages, out);
         let name = (Some(domain_id), Some(pasid));
         self.collect(state, name, entry_of(pages), batch, out);

@@ -112,6 +112,16 @@ pub struct Answer {
     pub recoverable: bool,
 }
 
+/// What became of plain DMA.
+pub enum Plain {
+    /// It goes there.
+    Found(Translation),
+    /// The whole answer.
+    Answered(Answer),
+    /// More is to be looked at: [`Unit::translate_other`].
+    Unknown,
+}
+
 /// A refused request, and whether the guest is to know.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Refusal {
@@ -136,27 +146,33 @@ impl Unit {
     /// # Errors
     /// `ENOENT`: there is no such device. `EINVAL`: neither a read nor a write.
     pub fn translate(&self, handle: u32, request: Request) -> Result<Answer> {
-        let hit = request
-            .is_plain()
-            .then(|| self.hit(handle, request.address, request.read, request.write));
-        if let Some(Some(translation)) = hit {
-            return Ok(Answer {
-                result: Ok(translation),
-                recoverable: false,
-            });
+        if request.is_plain() {
+            let Request {
+                address,
+                read,
+                write,
+                ..
+            } = request;
+            match self.translate_plain(handle, address, read, write) {
+                Plain::Found(translation) => {
+                    return Ok(Answer {
+                        result: Ok(translation),
+                        recoverable: false,
+                    });
+                }
+                Plain::Answered(answer) => return Ok(answer),
+                Plain::Unknown => {}
+            }
         }
-        self.translate_uncached(handle, request)
+        self.translate_other(handle, request)
     }
 
-    /// The same for who has asked [`Self::hit`].
+    /// The same for who has asked [`Self::translate_plain`], or could not.
     ///
     /// # Errors
     /// As [`Self::translate`].
-    pub fn translate_uncached(&self, handle: u32, request: Request) -> Result<Answer> {
+    pub fn translate_other(&self, handle: u32, request: Request) -> Result<Answer> {
         request.check()?;
-        if let Some(answer) = self.miss(handle, &request) {
-            return answer;
-        }
         let device = self.devices.read().get(handle)?;
         let source_id = device.refresh_source_id(&*self.vmm);
         let access = request.access();
@@ -207,34 +223,49 @@ impl Unit {
         }
     }
 
-    /// Plain DMA that is not cached, of a device for whose requests the unit walks: for an answer the
-    /// device need not be looked for. None if not even that is known.
-    fn miss(&self, handle: u32, request: &Request) -> Option<Result<Answer>> {
-        if !request.is_plain() || self.config.oracle {
-            return None;
+    /// Where plain DMA goes: untranslated, without PASID, for data, and no debugger's.
+    #[inline(always)]
+    pub fn translate_plain(&self, handle: u32, address: u64, read: bool, write: bool) -> Plain {
+        match self.hit(handle, address, read, write) {
+            Some(translation) => Plain::Found(translation),
+            None => self.miss(handle, address, read, write),
         }
-        let (slot, Cached { source_id, .. }) = self.cached_for(handle)?;
+    }
+
+    /// Plain DMA that is not cached, of a device for whose requests the unit walks: for an answer the
+    /// device need not be looked for.
+    fn miss(&self, handle: u32, address: u64, read: bool, write: bool) -> Plain {
+        if self.config.oracle {
+            return Plain::Unknown;
+        }
+        let Some((slot, Cached { source_id, .. })) = self.cached_for(handle) else {
+            return Plain::Unknown;
+        };
         let source = Source {
             device: handle,
             id: source_id,
         };
-        let translation = match self.translate_missed(source, request) {
+        let request = Request {
+            address,
+            read,
+            write,
+            ..Request::default()
+        };
+        match self.translate_missed(source, &request) {
             Ok(Found {
                 translation,
                 origin: Origin::Walk,
-            }) => told(translation, request),
-            other => {
-                let device = self.devices.read().get(handle);
-                return Some(device.map(|device| self.answer(&device, source_id, request, other)));
+            }) => {
+                slot.count_miss();
+                self.counters.translations.add(1);
+                self.trace_translation(source_id, address, translation.address);
+                Plain::Found(told(translation, &request))
             }
-        };
-        slot.count_miss();
-        self.counters.translations.add(1);
-        self.trace_translation(source_id, request.address, translation.address);
-        Some(Ok(Answer {
-            result: Ok(translation),
-            recoverable: false,
-        }))
+            other => match self.devices.read().get(handle) {
+                Ok(device) => Plain::Answered(self.answer(&device, source_id, &request, other)),
+                Err(_) => Plain::Unknown,
+            },
+        }
     }
 
     /// Where requests of a device are cached, if it still has the requester ID it had then.
@@ -253,8 +284,7 @@ impl Unit {
             .event(Event::Translate, source_id.into(), address, target);
     }
 
-    /// Where plain DMA goes whose page is cached: untranslated, without PASID, for data, and no debugger's. The same as
-    /// [`Self::translate`] without a lock. None if it is not cached, or there is more to it.
+    /// Where plain DMA goes whose page is cached, without a lock. None if it is not cached, or there is more to it.
     #[inline(always)]
     pub fn hit(&self, handle: u32, address: u64, read: bool, write: bool) -> Option<Translation> {
         if self.config.oracle {

@@ -113,7 +113,10 @@ fn a_domain_and_a_pasid_of_it_are_found() {
     }
     let count = |domain_id, pasid| {
         let mut count = 0;
-        cache.for_each_of(domain_id, pasid, |_| count += 1);
+        match pasid {
+            Some(pasid) => count = cache.named(domain_id, pasid).len(),
+            None => cache.for_each_of(domain_id, |_| count += 1),
+        }
         count
     };
     assert_eq!(count(5, None), 2);

@@ -139,9 +139,25 @@ fn privileged_requests_have_entries_of_their_own() {
 }
 
 #[test]
+fn kinds_are_found_by_their_bits() {
+    for (number, privileged) in (0..8).zip([[false; 4], [true; 4]].concat()) {
+        let kind = Kind::first_of(!0 << number);
+        assert_eq!((kind.number, kind.bit()), (number, 1 << number));
+        let of_leaf = Kind::of_leaf(kind.size()).unwrap();
+        let known = [of_leaf, TABLE].map(|known| known.of(privileged));
+        assert!(
+            known
+                .iter()
+                .any(|known| (known.number, known.shift) == (number, kind.shift))
+        );
+        assert_eq!(kind.bit() & TABLES != 0, number & 3 == TABLE.number);
+    }
+}
+
+#[test]
 fn neighbours_share_a_segment_and_no_set() {
     let cache = TranslationCache::default();
-    for kind in KINDS {
+    for kind in (0..8).map(|number| Kind::first_of(1 << number)) {
         let first = kind.size() * SEGMENT as u64 * 7;
         let pages = (0..SEGMENT as u64).map(|page| first + page * kind.size());
         let places: Vec<_> = pages
