@@ -19,8 +19,12 @@ use crate::translate::walk::{LastTable, Leaf, Rights};
 use crate::translate::{Access, Fault, Permissions, Translation};
 
 /// Sets in one piece of the cache, and pieces.
-const SEGMENT: usize = if cfg!(loom) { 1 } else { 128 };
-const SEGMENTS: usize = if cfg!(loom) { 1 } else { 256 };
+const SEGMENT: usize = if cfg!(loom) { 1 } else { 256 };
+const SEGMENTS: usize = if cfg!(loom) { 1 } else { 128 };
+
+/// Pages of the same size that are in one piece of the cache, as bits of their number: as many as one table has
+/// entries. Of them two are in one set.
+const NEIGHBOURS: u32 = 9;
 
 /// A kind of entries: a page size, or [`TABLE`].
 #[derive(Debug, Clone, Copy)]
@@ -94,7 +98,7 @@ const MAX_PAGES_ONE_BY_ONE: u64 = 512;
 /// Addresses that an entry leads to have at most this many bits.
 const TARGET_BITS: u32 = 52;
 
-/// A bounded cache of leaves. Its memory comes as it is used, in pieces of 16 KiB.
+/// A bounded cache of leaves. Its memory comes as it is used, in pieces of 32 KiB.
 pub struct TranslationCache {
     segments: [OnceLock<Box<[Set]>>; SEGMENTS],
     secret: Secret,
@@ -141,16 +145,20 @@ impl TranslationCache {
         self.tags.new_tag()
     }
 
-    /// Segment and number of the set of a name. Neighbours are in one segment, each in another set: whoever
-    /// uses one page is likely to use the next, and then finds the processor's caches warm.
+    /// Segment and number of the set of a name. Pages that one table can have are together in a segment, and so is the
+    /// table: whoever uses one page is likely to use the next, and then finds the processor's caches warm.
     #[inline]
     fn place_of(&self, key: u64, place: u64) -> (usize, usize) {
-        let page = key >> 4;
-        let neighbours = key ^ (page % SEGMENT as u64) << 4;
-        let hash = self
-            .secret
-            .mix(neighbours.rotate_left(20) ^ place, neighbours);
-        let set = (hash ^ page) as usize % SEGMENT;
+        let (number, kind) = (key >> 4, key & 3);
+        let (table, level, page) = if kind == TABLE.number {
+            (number, 0, 0)
+        } else {
+            let pages = (1_u64 << NEIGHBOURS).wrapping_sub(1);
+            (number >> NEIGHBOURS, kind, number & pages)
+        };
+        let table = table << 2 | level;
+        let hash = self.secret.mix(table.rotate_left(20) ^ place, table);
+        let set = (hash ^ page >> 1) as usize % SEGMENT;
         ((hash >> 32) as usize % SEGMENTS, set)
     }
 

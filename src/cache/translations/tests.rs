@@ -155,28 +155,31 @@ fn kinds_are_found_by_their_bits() {
 }
 
 #[test]
-fn neighbours_share_a_segment_and_no_set() {
+fn neighbours_share_a_segment_and_two_a_set() {
     let cache = TranslationCache::default();
-    for kind in (0..8).map(|number| Kind::first_of(1 << number)) {
-        let first = kind.size() * SEGMENT as u64 * 7;
-        let pages = (0..SEGMENT as u64).map(|page| first + page * kind.size());
-        let places: Vec<_> = pages
-            .map(|page| cache.place_of(kind.key(page), place_bits(3)))
-            .collect();
+    let place = |kind: Kind, address| cache.place_of(kind.key(address), place_bits(3));
+    for kind in LEAVES {
+        let first = (kind.size() << NEIGHBOURS) * 7;
+        let pages = (0..1 << NEIGHBOURS).map(|page| place(kind, first + page * kind.size()));
+        let places: Vec<_> = pages.collect();
         assert!(places.iter().all(|(segment, _)| *segment == places[0].0));
         let mut sets: Vec<_> = places.iter().map(|(_, set)| *set).collect();
         sets.sort_unstable();
-        assert!(sets.into_iter().eq(0..SEGMENT), "{kind:?}");
+        let twice = (0..SEGMENT).flat_map(|set| [set, set]);
+        assert!(sets.into_iter().eq(twice), "{kind:?}");
     }
+    let [small, ..] = LEAVES;
+    let table = small.size() << NEIGHBOURS;
+    assert_eq!(place(TABLE, table * 7), place(small, table * 7));
 }
 
 #[test]
-fn groups_of_neighbours_fall_apart() {
+fn tables_fall_apart() {
     let cache = TranslationCache::default();
     let mut used = vec![0_u32; SEGMENTS];
-    for group in 0..10 * SEGMENTS as u64 {
-        let page = group * SEGMENT as u64 * PAGE_SIZE;
-        let (segment, _) = cache.place_of(LEAVES[0].key(page), place_bits(3));
+    for table in 0..10 * SEGMENTS as u64 {
+        let address = table << TABLE.shift;
+        let (segment, _) = cache.place_of(LEAVES[0].key(address), place_bits(3));
         used[segment] += 1;
     }
     assert!(used.iter().all(|count| *count < 40), "{used:?}");
