@@ -9,6 +9,7 @@
 mod assigned;
 mod batch;
 mod binding;
+mod by_pasid;
 mod compat;
 mod config;
 mod device;
