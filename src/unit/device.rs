@@ -1,6 +1,6 @@
 //! The devices behind the unit.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU16, AtomicUsize, Ordering};
 
@@ -156,9 +156,9 @@ impl Device {
         self.source_id()
     }
 
-    /// PASIDs that something is known of.
-    pub fn known_pasids(&self) -> BTreeSet<u32> {
-        self.pasids.lock().iter().map(|(pasid, _)| pasid).collect()
+    /// Run `work` on what is known of PASIDs.
+    pub fn with_pasids<T>(&self, work: impl FnOnce(&ByPasid<Binding>) -> T) -> T {
+        work(&self.pasids.lock())
     }
 
     /// Where the requests of `pasid`, or those without one, are; None if nothing is

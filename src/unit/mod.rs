@@ -22,6 +22,7 @@ mod mappings;
 mod notify;
 mod outbox;
 mod page_requests;
+mod pasids;
 mod queue;
 mod ram;
 mod registers;
