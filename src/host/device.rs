@@ -175,6 +175,12 @@ impl HostDevice {
         self.no_page_requests.store(true, Ordering::Relaxed);
     }
 
+    /// Has it given page requests up, so that what it is attached to may still have a
+    /// fault queue?
+    pub fn has_given_up_page_requests(&self) -> bool {
+        self.info.ecap.page_request() && !self.sends_page_requests()
+    }
+
     /// Block the requests of `pasid`, or those without one. False if they were.
     ///
     /// # Errors

@@ -398,7 +398,22 @@ impl LockedMemory<'_> {
         gpa: u64,
     ) -> core::result::Result<[u64; N], MemoryError> {
         let mut qwords = [0; N];
-        let bytes = size_of_val(&qwords) as u64;
+        self.read_all(gpa, &mut qwords)?;
+        Ok(qwords)
+    }
+
+    /// Read as many qwords as there are in `qwords`, each atomically, in the order of their addresses.
+    ///
+    /// # Errors
+    /// See [`MemoryError`]; some of the qwords may then have been read.
+    pub fn read_into(&self, gpa: u64, qwords: &mut [u64]) -> core::result::Result<(), MemoryError> {
+        self.read_all(gpa, qwords)
+    }
+
+    // Inlined, as no loop is left where their number is known.
+    #[inline(always)]
+    fn read_all(&self, gpa: u64, qwords: &mut [u64]) -> core::result::Result<(), MemoryError> {
+        let bytes = size_of_val(qwords) as u64;
         let whole = find(&self.regions, gpa)
             .filter(|region| gpa % 8 == 0 && region.end().wrapping_sub(gpa) >= bytes);
         if let Some(region) = whole {
@@ -411,14 +426,14 @@ impl LockedMemory<'_> {
                 let value = unsafe { AtomicU64::from_ptr(first.wrapping_add(index).cast()) };
                 *qword = u64::from_le(value.load(Ordering::Acquire));
             }
-            return Ok(qwords);
+            return Ok(());
         }
         let mut address = gpa;
-        for qword in &mut qwords {
+        for qword in qwords {
             *qword = self.read_u64(address)?;
             address = address.checked_add(8).ok_or(MemoryError::NotRam)?;
         }
-        Ok(qwords)
+        Ok(())
     }
 
     /// Write a naturally aligned little-endian dword.

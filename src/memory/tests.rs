@@ -34,6 +34,24 @@ fn accesses_outside_are_refused() {
 }
 
 #[test]
+fn many_qwords_are_read_across_regions_that_touch() {
+    let memory = GuestMemory::default();
+    add(&memory, 0, 1, false).unwrap();
+    add(&memory, 0x1000, 1, true).unwrap();
+    memory.write_qwords(0xff0, [1, 2]).unwrap();
+    let mut qwords = [7; 4];
+    assert_eq!(memory.locked().read_into(0xff0, &mut qwords), Ok(()));
+    assert_eq!(qwords, [1, 2, 0, 0]);
+    for gpa in [0x1ff0, 0x2000] {
+        let read = memory.locked().read_into(gpa, &mut qwords);
+        assert_eq!(read, Err(MemoryError::NotRam), "{gpa:#x}");
+    }
+    let read = memory.locked().read_into(0xff4, &mut qwords);
+    assert_eq!(read, Err(MemoryError::Misaligned));
+    assert_eq!(memory.locked().read_into(0x8000, &mut []), Ok(()));
+}
+
+#[test]
 fn bad_regions_are_refused_whole() {
     let memory = GuestMemory::default();
     add(&memory, 0x2000, 2, false).unwrap();

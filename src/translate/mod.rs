@@ -31,6 +31,19 @@ pub trait TableMemory {
     /// See [`TableError`].
     fn read(&self, address: u64) -> Result<u64, TableError>;
 
+    /// The qwords from `address` on, in the order of their addresses.
+    ///
+    /// # Errors
+    /// See [`TableError`]; some of them may then have been read.
+    fn read_into(&self, address: u64, qwords: &mut [u64]) -> Result<(), TableError> {
+        let mut at = address;
+        for qword in qwords {
+            *qword = self.read(at)?;
+            at = at.wrapping_add(8);
+        }
+        Ok(())
+    }
+
     /// Replace `old` by `new`; false if the qword was not `old`.
     ///
     /// # Errors
@@ -67,6 +80,10 @@ impl From<MemoryError> for TableError {
 impl TableMemory for LockedMemory<'_> {
     fn read(&self, address: u64) -> Result<u64, TableError> {
         Ok(self.read_u64(address)?)
+    }
+
+    fn read_into(&self, address: u64, qwords: &mut [u64]) -> Result<(), TableError> {
+        Ok(LockedMemory::read_into(self, address, qwords)?)
     }
 
     fn compare_exchange(&self, address: u64, old: u64, new: u64) -> Result<bool, TableError> {

@@ -35,36 +35,16 @@ pub(super) fn decode<M: TableMemory + ?Sized>(
         fault_disable,
     )?;
     let pasid = context.judge(requester)?;
-    let translated = Translated {
-        domain_id: 0,
-        pasid,
-        fault_disable: false,
-        context_fault_disable: context.low.fault_disable(),
-        device_tlb: context.low.device_tlb(),
-        supervisor_request: false,
-        execute_request: false,
-        legacy: false,
-        stages: Stages::PassThrough {
-            width: capabilities.address_width,
-            legacy: false,
-        },
-    };
     if matches!(
         requester.purpose,
         Purpose::Translated | Purpose::PageRequest
     ) {
-        return Ok(translated);
+        return Ok(context.translated(capabilities, pasid));
     }
     let directory = context.low.directory_address();
     let table = directory_entry(memory, capabilities, directory, pasid, fault_disable)?;
     let entry = pasid_entry(memory, capabilities, table, pasid, fault_disable)?;
-    Ok(Translated {
-        domain_id: entry.second.domain_id(),
-        supervisor_request: entry.third.supervisor_request(),
-        execute_request: entry.third.execute_request(),
-        stages: entry.stages(capabilities)?,
-        ..translated
-    })
+    context.through(capabilities, pasid, &entry)
 }
 
 pub(super) fn root_entry<M: TableMemory + ?Sized>(
@@ -130,6 +110,40 @@ impl Context {
         }
         Ok(pasid)
     }
+
+    /// What it says by itself of the requests that go through the entry of `pasid`.
+    fn translated(&self, capabilities: &Capabilities, pasid: u32) -> Translated {
+        Translated {
+            domain_id: 0,
+            pasid,
+            fault_disable: false,
+            context_fault_disable: self.low.fault_disable(),
+            device_tlb: self.low.device_tlb(),
+            supervisor_request: false,
+            execute_request: false,
+            legacy: false,
+            stages: Stages::PassThrough {
+                width: capabilities.address_width,
+                legacy: false,
+            },
+        }
+    }
+
+    /// What it and the entry of `pasid` say together.
+    pub(super) fn through(
+        &self,
+        capabilities: &Capabilities,
+        pasid: u32,
+        entry: &PasidEntry,
+    ) -> Result<Translated, Fault> {
+        Ok(Translated {
+            domain_id: entry.second.domain_id(),
+            supervisor_request: entry.third.supervisor_request(),
+            execute_request: entry.third.execute_request(),
+            stages: entry.stages(capabilities)?,
+            ..self.translated(capabilities, pasid)
+        })
+    }
 }
 
 pub(super) fn context_entry<M: TableMemory + ?Sized>(
@@ -190,7 +204,19 @@ fn directory_entry<M: TableMemory + ?Sized>(
     let entry = memory
         .read(entry_address(directory, index, DIRECTORY_ENTRY_SIZE))
         .map_err(|_| Fault::new(FaultReason::DirectoryAccess, Diagnostic::DirectoryAccess))?;
-    let entry = DirectoryEntry::from_bits(entry);
+    pasid_table(
+        capabilities,
+        DirectoryEntry::from_bits(entry),
+        fault_disable,
+    )
+}
+
+/// The PASID table that a directory entry leads to.
+pub(super) fn pasid_table(
+    capabilities: &Capabilities,
+    entry: DirectoryEntry,
+    fault_disable: &mut bool,
+) -> Result<u64, Fault> {
     *fault_disable |= entry.fault_disable();
     if !entry.present() {
         return Err(Fault::new(
@@ -208,7 +234,7 @@ fn directory_entry<M: TableMemory + ?Sized>(
 }
 
 /// A PASID entry without reserved bits.
-struct PasidEntry {
+pub(super) struct PasidEntry {
     first: PasidEntry0,
     second: PasidEntry1,
     third: PasidEntry2,
@@ -225,37 +251,45 @@ fn pasid_entry<M: TableMemory + ?Sized>(
     let qwords: [u64; PASID_ENTRY_QWORDS] =
         read_entry(memory, entry_address(table, index, PASID_ENTRY_SIZE))
             .map_err(|()| Fault::new(FaultReason::PasidAccess, Diagnostic::PasidAccess))?;
-    let [first, second, third, upper @ ..] = qwords;
-    let entry = PasidEntry {
-        first: PasidEntry0::from_bits(first),
-        second: PasidEntry1::from_bits(second),
-        third: PasidEntry2::from_bits(third),
-    };
-    *fault_disable |= entry.first.fault_disable();
-    if !entry.first.present() {
-        return Err(Fault::new(
-            FaultReason::PasidNotPresent,
-            Diagnostic::PasidNotPresent,
-        ));
-    }
-    let reserved = |diagnostic| Err(Fault::new(FaultReason::PasidReserved, diagnostic));
-    if entry.first.reserved() != 0
-        || entry.second.reserved() != 0
-        || entry.third.reserved() != 0
-        || upper.iter().any(|&qword| qword != 0)
-    {
-        return reserved(Diagnostic::PasidReserved);
-    }
-    if entry.lacks_capability(capabilities) {
-        return reserved(Diagnostic::PasidCapability);
-    }
-    if entry.has_pointer_beyond(capabilities) {
-        return reserved(Diagnostic::PasidTablePointer);
-    }
-    Ok(entry)
+    PasidEntry::decode(capabilities, qwords, fault_disable)
 }
 
 impl PasidEntry {
+    pub(super) fn decode(
+        capabilities: &Capabilities,
+        qwords: [u64; PASID_ENTRY_QWORDS],
+        fault_disable: &mut bool,
+    ) -> Result<Self, Fault> {
+        let [first, second, third, upper @ ..] = qwords;
+        let entry = Self {
+            first: PasidEntry0::from_bits(first),
+            second: PasidEntry1::from_bits(second),
+            third: PasidEntry2::from_bits(third),
+        };
+        *fault_disable |= entry.first.fault_disable();
+        if !entry.first.present() {
+            return Err(Fault::new(
+                FaultReason::PasidNotPresent,
+                Diagnostic::PasidNotPresent,
+            ));
+        }
+        let reserved = |diagnostic| Err(Fault::new(FaultReason::PasidReserved, diagnostic));
+        if entry.first.reserved() != 0
+            || entry.second.reserved() != 0
+            || entry.third.reserved() != 0
+            || upper.iter().any(|&qword| qword != 0)
+        {
+            return reserved(Diagnostic::PasidReserved);
+        }
+        if entry.lacks_capability(capabilities) {
+            return reserved(Diagnostic::PasidCapability);
+        }
+        if entry.has_pointer_beyond(capabilities) {
+            return reserved(Diagnostic::PasidTablePointer);
+        }
+        Ok(entry)
+    }
+
     fn translation_type(&self) -> Option<TranslationType> {
         TranslationType::from_pgtt(self.first.translation_type())
     }

@@ -7,7 +7,7 @@
 //! whose entries name the same table; pass-through, and translation that is off, the
 //! nesting parent. Whatever cannot be done leaves the requests blocked.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::device::Device;
@@ -18,13 +18,13 @@ use crate::host::HostError;
 use crate::host::device::{HostDevice, Hwpt};
 use crate::host::space::Nested;
 use crate::host::uapi::{VTD_S1_EAFE, VTD_S1_SRE, VTD_S1_WPE, VtdS1};
+use crate::translate::Fault;
 use crate::translate::stages::Stages;
 use crate::translate::tables::{Purpose, Requester, TableFault, Translated, lookup};
-use crate::translate::{Fault, pasids};
 use crate::vmm::LogLevel;
 
 /// PASIDs of one device that are put on the host at most.
-const MAX_PASIDS: usize = 1 << 17;
+pub(super) const MAX_PASIDS: usize = 1 << 17;
 
 /// What requests go through.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,6 +73,22 @@ impl Binding {
             refused,
             ..Self::new(true)
         }
+    }
+
+    /// Do requests of `bound` that are translated so belong where these are? To put them
+    /// there again would then change nothing, neither here nor on the host: the parent of
+    /// a device stays the same, a nested HWPT is found by its content for as long as
+    /// somebody is attached, and what the host may not have done is in `refused`.
+    pub fn is_settled(&self, bound: &HostDevice, translated: &Translated) -> bool {
+        self.refused.is_none()
+            && self.translated.as_ref() == Some(translated)
+            && match &self.hwpt {
+                Some(Hwpt::Nested(nested)) => {
+                    !bound.has_given_up_page_requests() || !nested.takes_page_requests()
+                }
+                Some(Hwpt::Parent(_)) => true,
+                None => false,
+            }
     }
 
     /// The nested HWPT, and by which domain and PASID the guest names it.
@@ -229,7 +245,7 @@ impl Unit {
     }
 
     /// The host has no requests with PASID 0: its entry is that of requests without.
-    fn is_pasid_of_host(&self, pasid: u32) -> bool {
+    pub(super) fn is_pasid_of_host(&self, pasid: u32) -> bool {
         self.capabilities.ecap.pasid() && pasid != 0
     }
 
@@ -239,19 +255,9 @@ impl Unit {
             return;
         }
         self.sync(state, device, None, out);
-        let control = self.control.get();
-        let mut pasids: BTreeSet<u32> = device.known_pasids();
-        if control.enabled {
-            pasids.extend(pasids::present(
-                &*self.memory,
-                &self.capabilities,
-                control.root,
-                device.source_id(),
-                MAX_PASIDS,
-            ));
-        }
-        for pasid in pasids {
-            if self.is_pasid_of_host(pasid) {
+        let mut scan = self.scan_pasids(device);
+        while let Some(strays) = self.next_strays(device, &mut scan) {
+            for pasid in strays {
                 self.sync(state, device, Some(pasid), out);
             }
         }

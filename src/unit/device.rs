@@ -1,12 +1,13 @@
 //! The devices behind the unit.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU16, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 
 use super::binding::{Binding, BindingState};
+use super::by_pasid::ByPasid;
 use super::host_faults::HostGroup;
 use super::slots::Slots;
 use super::stats::Counter;
@@ -84,7 +85,7 @@ pub(super) struct Device {
     /// Where requests without PASID are.
     pub binding: Mutex<Binding>,
     /// Where those of PASIDs are; only what is or should be on the host.
-    pasids: Mutex<BTreeMap<u32, Binding>>,
+    pasids: Mutex<ByPasid<Binding>>,
     /// How many of them have a HWPT; changed with them.
     attached_pasids: AtomicUsize,
     /// Page requests of the host that the guest has not answered, by PASID and group.
@@ -155,9 +156,9 @@ impl Device {
         self.source_id()
     }
 
-    /// PASIDs that something is known of.
-    pub fn known_pasids(&self) -> BTreeSet<u32> {
-        self.pasids.lock().keys().copied().collect()
+    /// Run `work` on what is known of PASIDs.
+    pub fn with_pasids<T>(&self, work: impl FnOnce(&ByPasid<Binding>) -> T) -> T {
+        work(&self.pasids.lock())
     }
 
     /// Where the requests of `pasid`, or those without one, are; None if nothing is
@@ -165,7 +166,7 @@ impl Device {
     pub fn binding_of(&self, pasid: Option<u32>) -> Option<Binding> {
         match pasid {
             None => Some(self.binding.lock().clone()),
-            Some(pasid) => self.pasids.lock().get(&pasid).cloned(),
+            Some(pasid) => self.pasids.lock().get(pasid).cloned(),
         }
     }
 
@@ -179,7 +180,7 @@ impl Device {
         let mut pasids = self.pasids.lock();
         let now = is_attached(&binding);
         let before = if binding.hwpt.is_none() && binding.refused.is_none() {
-            pasids.remove(&pasid)
+            pasids.remove(pasid)
         } else {
             pasids.insert(pasid, binding)
         };
@@ -218,7 +219,7 @@ impl Device {
         all.extend(
             pasids
                 .iter()
-                .map(|(&pasid, binding)| (Some(pasid), binding.clone())),
+                .map(|(pasid, binding)| (Some(pasid), binding.clone())),
         );
         all
     }

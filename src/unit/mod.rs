@@ -9,6 +9,7 @@
 mod assigned;
 mod batch;
 mod binding;
+mod by_pasid;
 mod compat;
 mod config;
 mod control;
@@ -22,6 +23,7 @@ mod mappings;
 mod notify;
 mod outbox;
 mod page_requests;
+mod pasids;
 mod queue;
 mod ram;
 mod registers;

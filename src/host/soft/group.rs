@@ -250,17 +250,19 @@ impl State {
     /// Unfinished groups of requests go when nothing that the device is attached to takes
     /// them.
     fn drop_partial(&mut self, fd: Fd, context: u64) {
-        let hwpts: Vec<u32> = self
-            .group(fd)
-            .map(|group| {
-                let records = group.records.values();
-                records.map(|record| record.attached.hwpt).collect()
-            })
-            .unwrap_or_default();
-        let takes = self
-            .context(context)
-            .is_ok_and(|owner| hwpts.iter().any(|&hwpt| owner.fault_of(hwpt).is_some()));
-        if let (false, Ok(device)) = (takes, self.device(fd)) {
+        let Some(device) = self.devices.get_mut(&fd) else {
+            return;
+        };
+        // Devices with many PASIDs lose them one by one.
+        if device.partial.is_empty() {
+            return;
+        }
+        let group = self.groups.get(&device.group);
+        let takes = self.contexts.get(&context).is_some_and(|owner| {
+            let mut records = group.into_iter().flat_map(|group| group.records.values());
+            records.any(|record| owner.fault_of(record.attached.hwpt).is_some())
+        });
+        if !takes {
             device.partial.clear();
         }
     }
