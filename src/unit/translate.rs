@@ -226,21 +226,25 @@ impl Unit {
     /// Where plain DMA goes: untranslated, without PASID, for data, and no debugger's.
     #[inline(always)]
     pub fn translate_plain(&self, handle: u32, address: u64, read: bool, write: bool) -> Plain {
-        match self.hit(handle, address, read, write) {
+        let Some(known) = self.cached_for(handle) else {
+            return Plain::Unknown;
+        };
+        match self.hit_of(known, address, read, write) {
             Some(translation) => Plain::Found(translation),
-            None => self.miss(handle, address, read, write),
+            None => self.miss(known, handle, address, read, write),
         }
     }
 
     /// Plain DMA that is not cached, of a device for whose requests the unit walks: for an answer the
     /// device need not be looked for.
-    fn miss(&self, handle: u32, address: u64, read: bool, write: bool) -> Plain {
-        if self.config.oracle {
-            return Plain::Unknown;
-        }
-        let Some((slot, Cached { source_id, .. })) = self.cached_for(handle) else {
-            return Plain::Unknown;
-        };
+    fn miss(
+        &self,
+        (slot, Cached { source_id, .. }): (&Slot, Cached),
+        handle: u32,
+        address: u64,
+        read: bool,
+        write: bool,
+    ) -> Plain {
         let source = Source {
             device: handle,
             id: source_id,
@@ -268,9 +272,13 @@ impl Unit {
         }
     }
 
-    /// Where requests of a device are cached, if it still has the requester ID it had then.
+    /// Where requests of a device are cached, if it still has the requester ID it had then. None as well if the oracle
+    /// is to look at all of them.
     #[inline(always)]
     fn cached_for(&self, handle: u32) -> Option<(&Slot, Cached)> {
+        if self.config.oracle {
+            return None;
+        }
         let (slot, cached) = self.slots.cached(handle)?;
         let source_id = self.vmm.source_id(slot.tag());
         let same = source_id.is_none_or(|source_id| source_id == cached.source_id);
@@ -287,10 +295,17 @@ impl Unit {
     /// Where plain DMA goes whose page is cached, without a lock. None if it is not cached, or there is more to it.
     #[inline(always)]
     pub fn hit(&self, handle: u32, address: u64, read: bool, write: bool) -> Option<Translation> {
-        if self.config.oracle {
-            return None;
-        }
-        let (slot, cached) = self.cached_for(handle)?;
+        self.hit_of(self.cached_for(handle)?, address, read, write)
+    }
+
+    #[inline(always)]
+    fn hit_of(
+        &self,
+        (slot, cached): (&Slot, Cached),
+        address: u64,
+        read: bool,
+        write: bool,
+    ) -> Option<Translation> {
         let hit = self.cache.get_by(cached.link, address)?;
         let page = hit.permissions();
         // As `Leaf::told` and `Leaf::serves`.
