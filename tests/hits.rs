@@ -4,7 +4,7 @@ mod common;
 
 use common::*;
 use nested_vtd::event::Event;
-use nested_vtd::unit::{HostKind, Request};
+use nested_vtd::unit::{Config, HostKind, Request};
 
 const PAGE: u64 = 0x5000;
 const TARGET: u64 = 0x10_0000;
@@ -37,8 +37,8 @@ fn target(guest: &Guest) -> Option<u64> {
 
 /// Would it be answered without a lock?
 fn hits(guest: &Guest) -> bool {
-    let hit = guest.unit.hit(guest.device, PAGE + 8, true, false);
-    hit.is_some_and(|found| found.address == TARGET + 8)
+    let hit = guest.unit.look(guest.device, PAGE + 8, true, false);
+    hit.is_ok_and(|found| found.address == TARGET + 8)
 }
 
 #[test]
@@ -72,7 +72,7 @@ fn a_page_that_may_not_be_written_is_no_hit_for_writes() {
     let guest = guest();
     // D is not set: a write has to walk.
     assert!(hits(&guest));
-    assert!(guest.unit.hit(guest.device, PAGE, false, true).is_none());
+    assert!(guest.unit.look(guest.device, PAGE, false, true).is_err());
     let write = Request {
         write: true,
         read: false,
@@ -80,7 +80,7 @@ fn a_page_that_may_not_be_written_is_no_hit_for_writes() {
     };
     let answer = guest.unit.translate(guest.device, write).unwrap();
     assert!(answer.result.unwrap().permissions.write);
-    assert!(guest.unit.hit(guest.device, PAGE, false, true).is_some());
+    assert!(guest.unit.look(guest.device, PAGE, false, true).is_ok());
 }
 
 #[test]
@@ -102,6 +102,53 @@ fn invalidations_of_each_kind_end_hits() {
         assert!(!hits(&guest), "{descriptor:x?}");
         assert_eq!(target(&guest), Some(TARGET + 0x1008), "{descriptor:x?}");
     }
+}
+
+/// What a domain and PASID name is looked up once for descriptors in a row; the next name is another.
+#[test]
+fn one_drain_forgets_pages_of_several_pasids() {
+    let mut guest = Guest::with(Config {
+        pasid_bits: 20,
+        ..Config::default()
+    });
+    guest.build_tables();
+    let pasid_enable = 1 << 3;
+    guest.poke(
+        CONTEXT + u64::from(SOURCE_ID) * 32,
+        DIRECTORY | pasid_enable | 1,
+    );
+    let others = [(3_u64, DOMAIN), (4, DOMAIN + 1)];
+    for (pasid, domain) in others {
+        let entry = PASID_TABLE + pasid * 64;
+        guest.poke(entry + 16, guest.peek(PASID_TABLE + 16));
+        guest.poke(entry + 8, u64::from(domain) | 1 << 23);
+        guest.poke(entry, guest.peek(PASID_TABLE));
+    }
+    guest.map(PAGE, TARGET);
+    guest.enable();
+    let read = |guest: &Guest, pasid| {
+        let request = Request {
+            pasid,
+            ..read_at(PAGE + 8)
+        };
+        let answer = guest.unit.translate(guest.device, request);
+        answer.unwrap().result.unwrap().address
+    };
+    let all = [None, Some(3), Some(4)];
+    for expected in [TARGET, TARGET + 0x1000, TARGET + 0x2000] {
+        guest.map(PAGE, expected);
+        let [low, high] = page(PAGE);
+        let named = others.map(|(pasid, domain)| {
+            let domain = u64::from(DOMAIN) ^ u64::from(domain);
+            [low ^ domain << 16 | pasid << 32, high]
+        });
+        let [three, four] = named;
+        guest.submit(&[page(PAGE), three, four, page(PAGE), wait(1)]);
+        for _ in 0..2 {
+            assert_eq!(all.map(|pasid| read(&guest, pasid)), [expected + 8; 3]);
+        }
+    }
+    assert!(guest.unit.stats().cache_hits > 0);
 }
 
 #[test]
@@ -133,7 +180,7 @@ fn another_device_gets_nothing_of_one_that_is_gone() {
     assert!(guest.unit.translate(guest.device, read_at(PAGE)).is_err());
     let other = guest.unit.device_add(tag).unwrap();
     assert_ne!(other, guest.device);
-    assert!(guest.unit.hit(other, PAGE, true, false).is_none());
+    assert!(guest.unit.look(other, PAGE, true, false).is_err());
     assert!(
         guest
             .unit

@@ -21,6 +21,10 @@ use report::{Of, Report, time};
 
 fn main() -> std::io::Result<()> {
     let mut report = Report::new(std::env::args().skip(1));
+    // First, before others have given memory back that could be used again.
+    if report.wants("memory") {
+        memory::measure(&mut report);
+    }
     if report.wants("hit") {
         hits(&mut report, 1, ["hit-1", "hash-1", "fast-hash-1"]);
         hits(&mut report, 512, ["hit-512", "hash-512", "fast-hash-512"]);
@@ -40,9 +44,6 @@ fn main() -> std::io::Result<()> {
     }
     if report.wants("calls") {
         calls(&mut report);
-    }
-    if report.wants("memory") {
-        memory::measure(&mut report);
     }
     if report.wants("late") {
         race::late_fills(&mut report);

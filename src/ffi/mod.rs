@@ -26,7 +26,7 @@ use std::sync::Arc;
 
 use crate::event::Event;
 use crate::memory::HostRam;
-use crate::translate::Diagnostic;
+use crate::translate::{Diagnostic, Translation};
 use crate::unit::{Config, DeviceDescription, Notify, PageRequest, Plain, Request, Unit};
 use callbacks::Callbacks;
 use convert::permission_bits;
@@ -409,21 +409,32 @@ unsafe fn translate_plain(
     if request.pasid != 0 {
         return false;
     }
-    let found = match unit.translate_plain(device, request.address, read, write) {
-        Plain::Found(found) => found,
-        Plain::Answered(answer) => {
-            *out = answer.into_c();
+    let address = request.address;
+    let plain = match unit.look(device, address, read, write) {
+        Ok(found) => {
+            tell(found, out);
             return true;
         }
-        Plain::Unknown => return false,
+        Err(Some(known)) => unit.walk_plain(known, device, address, read, write),
+        Err(None) => Plain::Unknown,
     };
+    match plain {
+        Plain::Found(found) => tell(found, out),
+        Plain::Answered(answer) => *out = answer.into_c(),
+        Plain::Unknown => return false,
+    }
+    true
+}
+
+/// The answer that DMA is to go there.
+#[inline(always)]
+fn tell(found: Translation, out: &mut NvtdTranslation) {
     out.address = found.address;
     out.page_size = found.page_size;
     out.permissions = permission_bits(found.permissions);
     out.fault = 0;
     out.diagnostic = 0;
     out.flags = 0;
-    true
 }
 
 /// Where does this DMA go? Addresses of the interrupt range (0xfee00000 to

@@ -67,7 +67,7 @@ pub use device::{DeviceDescription, DeviceInfo, Notify};
 pub use dump::Dump;
 pub use page_requests::PageRequest;
 pub use stats::{DESCRIPTOR_TYPES, Stats};
-pub use translate::{Answer, Plain, Request, RequestKind};
+pub use translate::{Answer, Known, Plain, Request, RequestKind};
 
 /// Bytes in the register window.
 pub const MMIO_SIZE: u64 = 0x1000;

@@ -112,6 +112,19 @@ pub struct Answer {
     pub recoverable: bool,
 }
 
+impl From<Translation> for Answer {
+    #[inline(always)]
+    fn from(translation: Translation) -> Self {
+        Self {
+            result: Ok(translation),
+            recoverable: false,
+        }
+    }
+}
+
+/// What is known of a device without looking for it.
+pub struct Known<'a>(&'a Slot, Cached);
+
 /// What became of plain DMA.
 pub enum Plain {
     /// It goes there.
@@ -153,13 +166,14 @@ impl Unit {
                 write,
                 ..
             } = request;
-            match self.translate_plain(handle, address, read, write) {
-                Plain::Found(translation) => {
-                    return Ok(Answer {
-                        result: Ok(translation),
-                        recoverable: false,
-                    });
-                }
+            let plain = match self.look(handle, address, read, write) {
+                // At once, so that nothing is copied.
+                Ok(translation) => return Ok(translation.into()),
+                Err(Some(known)) => self.walk_plain(known, handle, address, read, write),
+                Err(None) => Plain::Unknown,
+            };
+            match plain {
+                Plain::Found(translation) => return Ok(translation.into()),
                 Plain::Answered(answer) => return Ok(answer),
                 Plain::Unknown => {}
             }
@@ -167,7 +181,7 @@ impl Unit {
         self.translate_other(handle, request)
     }
 
-    /// The same for who has asked [`Self::translate_plain`], or could not.
+    /// The same for who has asked [`Self::look`], or could not.
     ///
     /// # Errors
     /// As [`Self::translate`].
@@ -223,23 +237,10 @@ impl Unit {
         }
     }
 
-    /// Where plain DMA goes: untranslated, without PASID, for data, and no debugger's.
-    #[inline(always)]
-    pub fn translate_plain(&self, handle: u32, address: u64, read: bool, write: bool) -> Plain {
-        let Some(known) = self.cached_for(handle) else {
-            return Plain::Unknown;
-        };
-        match self.hit_of(known, address, read, write) {
-            Some(translation) => Plain::Found(translation),
-            None => self.miss(known, handle, address, read, write),
-        }
-    }
-
-    /// Plain DMA that is not cached, of a device for whose requests the unit walks: for an answer the
-    /// device need not be looked for.
-    fn miss(
+    /// Where plain DMA goes that [`Self::look`] did not find: for an answer to what is known the device need not be looked for.
+    pub fn walk_plain(
         &self,
-        (slot, Cached { source_id, .. }): (&Slot, Cached),
+        Known(slot, Cached { source_id, .. }): Known<'_>,
         handle: u32,
         address: u64,
         read: bool,
@@ -275,14 +276,14 @@ impl Unit {
     /// Where requests of a device are cached, if it still has the requester ID it had then. None as well if the oracle
     /// is to look at all of them.
     #[inline(always)]
-    fn cached_for(&self, handle: u32) -> Option<(&Slot, Cached)> {
+    fn known(&self, handle: u32) -> Option<Known<'_>> {
         if self.config.oracle {
             return None;
         }
         let (slot, cached) = self.slots.cached(handle)?;
         let source_id = self.vmm.source_id(slot.tag());
         let same = source_id.is_none_or(|source_id| source_id == cached.source_id);
-        same.then_some((slot, cached))
+        same.then_some(Known(slot, cached))
     }
 
     /// Tell of an answer. Called with no lock held: a message in the outbox would have to be allocated.
@@ -292,16 +293,27 @@ impl Unit {
             .event(Event::Translate, source_id.into(), address, target);
     }
 
-    /// Where plain DMA goes whose page is cached, without a lock. None if it is not cached, or there is more to it.
+    /// Where plain DMA goes whose page is cached, without a lock: untranslated, without PASID, for data, and no debugger's.
+    ///
+    /// # Errors
+    /// It is not cached, or there is more to it. What is known then is for [`Self::walk_plain`]; if nothing is,
+    /// [`Self::translate_other`] finds out.
     #[inline(always)]
-    pub fn hit(&self, handle: u32, address: u64, read: bool, write: bool) -> Option<Translation> {
-        self.hit_of(self.cached_for(handle)?, address, read, write)
+    pub fn look(
+        &self,
+        handle: u32,
+        address: u64,
+        read: bool,
+        write: bool,
+    ) -> core::result::Result<Translation, Option<Known<'_>>> {
+        let known = self.known(handle).ok_or(None)?;
+        self.hit(&known, address, read, write).ok_or(Some(known))
     }
 
     #[inline(always)]
-    fn hit_of(
+    fn hit(
         &self,
-        (slot, cached): (&Slot, Cached),
+        Known(slot, cached): &Known<'_>,
         address: u64,
         read: bool,
         write: bool,
