@@ -219,6 +219,12 @@
 #define NVTD_DEVICE_FD 4
 
 /**
+ * NvtdDevice.flags: NvtdDevice.source_id holds for the life of the device, and
+ * NvtdOps.source_id is not called for it.
+ */
+#define NVTD_DEVICE_FIXED_ID 8
+
+/**
  * NvtdRequest.flags: the request reads memory.
  */
 #define NVTD_REQUEST_READ 1
@@ -798,8 +804,8 @@ typedef struct NvtdOps {
   void (*event)(void *opaque, uint32_t event, uint64_t a, uint64_t b, uint64_t c);
   /**
    * Optional. The present requester ID (bus << 8 | devfn) of the device that was
-   * added with `tag`. A VMM whose guest can renumber buses gives it; without it
-   * NvtdDevice.source_id holds for the life of the device. Must not call
+   * added with `tag`. A VMM whose guest can renumber buses gives it; without it, and
+   * with NVTD_DEVICE_FIXED_ID, NvtdDevice.source_id holds for the life of the device. Must not call
    * back into the unit. Called on any thread that calls into the unit;
    * nvtd_translate() and nvtd_device_info() ask for their own device only.
    */
@@ -870,7 +876,8 @@ typedef struct NvtdDevice {
    */
   uint64_t tag;
   /**
-   * Requester ID (bus << 8 | devfn); used when NvtdOps.source_id is NULL.
+   * Requester ID (bus << 8 | devfn); used when NvtdOps.source_id is NULL, or with
+   * NVTD_DEVICE_FIXED_ID.
    */
   uint16_t source_id;
   /**

@@ -452,6 +452,7 @@ fn add(config: Config, host: &Lacking) -> nested_vtd::Result<u32> {
         iommufd: Some(twin.open()),
         file: Some(file),
         dev_id: None,
+        fixed_id: false,
     })
 }
 
@@ -599,6 +600,7 @@ fn ram_beyond_the_host_is_refused() {
         iommufd: Some(twin.open()),
         file: Some(twin.add_device(TwinDevice::default()).unwrap()),
         dev_id: None,
+        fixed_id: false,
     };
     unit.device_add(device).unwrap();
     let size = 0x10_0000;

@@ -162,6 +162,25 @@ fn a_device_with_another_number_is_not_answered_by_the_old_one() {
 }
 
 #[test]
+fn a_device_whose_number_is_fixed_keeps_it() {
+    let mut guest = guest();
+    let fixed = nested_vtd::unit::DeviceDescription {
+        source_id: SOURCE_ID,
+        fixed_id: true,
+        ..nested_vtd::unit::DeviceDescription::default()
+    };
+    guest.unit.device_remove(guest.device).unwrap();
+    guest.device = guest.unit.device_add(fixed).unwrap();
+    *guest.notes.renumbered.lock().unwrap() = Some(SOURCE_ID + 8);
+    for _ in 0..3 {
+        assert_eq!(target(&guest), Some(TARGET + 8));
+    }
+    assert!(hits(&guest));
+    let info = guest.unit.device_info(guest.device).unwrap();
+    assert_eq!(info.source_id, SOURCE_ID);
+}
+
+#[test]
 fn with_translation_off_nothing_hits() {
     let guest = guest();
     guest.write32(0x18, 1 << 26);

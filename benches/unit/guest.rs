@@ -131,6 +131,7 @@ impl Guest {
                 iommufd: Some(iommufd),
                 file: Some(twin.add_device(TwinDevice::default()).unwrap()),
                 dev_id: None,
+                fixed_id: false,
             };
             guest.device = guest.unit.device_add(description).unwrap();
         }

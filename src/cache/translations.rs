@@ -163,7 +163,7 @@ impl TranslationCache {
     }
 
     /// The set of a name, if there are any entries near.
-    #[inline]
+    #[inline(always)]
     fn set(&self, key: u64, place: u64) -> Option<&Set> {
         let (segment, set) = self.place_of(key, place);
         self.segments.get(segment)?.get()?.get(set)

@@ -67,12 +67,13 @@ impl Config {
 
 impl DeviceDescription {
     pub(super) fn from_c(desc: &NvtdDevice) -> Result<Self> {
-        let known = NVTD_DEVICE_ASSIGNED | NVTD_DEVICE_IOMMUFD | NVTD_DEVICE_FD;
+        let of_host = NVTD_DEVICE_ASSIGNED | NVTD_DEVICE_IOMMUFD | NVTD_DEVICE_FD;
+        let known = of_host | NVTD_DEVICE_FIXED_ID;
         only("desc->flags", desc.flags.into(), known.into())?;
         only("desc->reserved", desc.reserved.into(), 0)?;
         only("desc->reserved2", desc.reserved2.into(), 0)?;
         let has = |flag| desc.flags & flag != 0;
-        if !has(NVTD_DEVICE_ASSIGNED) && desc.flags != 0 {
+        if !has(NVTD_DEVICE_ASSIGNED) && desc.flags & of_host != 0 {
             return Err(invalid(
                 "desc->flags says that desc has files of a host's device, but not \
                  NVTD_DEVICE_ASSIGNED; set that, or none",
@@ -88,6 +89,7 @@ impl DeviceDescription {
         Ok(Self {
             tag: desc.tag,
             source_id: desc.source_id,
+            fixed_id: has(NVTD_DEVICE_FIXED_ID),
             assigned: has(NVTD_DEVICE_ASSIGNED),
             iommufd: has(NVTD_DEVICE_IOMMUFD).then_some(desc.iommufd),
             file: has(NVTD_DEVICE_FD).then_some(desc.device_fd),

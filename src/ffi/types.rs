@@ -103,6 +103,9 @@ pub const NVTD_DEVICE_IOMMUFD: u32 = 2;
 /// NvtdDevice.flags: NvtdDevice.device_fd is an open file. Only with
 /// NVTD_DEVICE_ASSIGNED.
 pub const NVTD_DEVICE_FD: u32 = 4;
+/// NvtdDevice.flags: NvtdDevice.source_id holds for the life of the device, and
+/// NvtdOps.source_id is not called for it.
+pub const NVTD_DEVICE_FIXED_ID: u32 = 8;
 
 /// NvtdRequest.flags: the request reads memory.
 pub const NVTD_REQUEST_READ: u32 = 1;
@@ -214,8 +217,8 @@ pub struct NvtdOps {
     pub event:
         Option<unsafe extern "C" fn(opaque: *mut c_void, event: u32, a: u64, b: u64, c: u64)>,
     /// Optional. The present requester ID (bus << 8 | devfn) of the device that was
-    /// added with `tag`. A VMM whose guest can renumber buses gives it; without it
-    /// NvtdDevice.source_id holds for the life of the device. Must not call
+    /// added with `tag`. A VMM whose guest can renumber buses gives it; without it, and
+    /// with NVTD_DEVICE_FIXED_ID, NvtdDevice.source_id holds for the life of the device. Must not call
     /// back into the unit. Called on any thread that calls into the unit;
     /// nvtd_translate() and nvtd_device_info() ask for their own device only.
     pub source_id: Option<unsafe extern "C" fn(opaque: *mut c_void, tag: u64) -> u16>,
@@ -360,7 +363,8 @@ pub struct NvtdDevice {
     pub size: usize,
     /// The VMM's own name for the device, handed back to NvtdOps.source_id.
     pub tag: u64,
-    /// Requester ID (bus << 8 | devfn); used when NvtdOps.source_id is NULL.
+    /// Requester ID (bus << 8 | devfn); used when NvtdOps.source_id is NULL, or with
+    /// NVTD_DEVICE_FIXED_ID.
     pub source_id: u16,
     /// Must be 0.
     pub reserved: u16,

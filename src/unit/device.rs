@@ -25,6 +25,8 @@ pub struct DeviceDescription {
     pub tag: u64,
     /// Requester ID, if the VMM does not tell it later.
     pub source_id: u16,
+    /// It never has another one, and the VMM is not asked.
+    pub fixed_id: bool,
     /// It belongs to the host.
     pub assigned: bool,
     /// The iommufd it is or is to be bound to; None for one of the unit's own.
@@ -78,6 +80,7 @@ pub struct DeviceInfo {
 pub(super) struct Device {
     tag: u64,
     source_id: AtomicU16,
+    fixed_id: bool,
     /// Who keeps its translations, see [`Notify`].
     notify: AtomicU8,
     /// The host's name for it, if it is assigned.
@@ -101,6 +104,7 @@ impl Device {
         Self {
             tag: description.tag,
             source_id: AtomicU16::new(description.source_id),
+            fixed_id: description.fixed_id,
             notify: AtomicU8::new(0),
             binding: Mutex::new(Binding::new(host.is_some())),
             host,
@@ -150,7 +154,12 @@ impl Device {
 
     /// Ask the VMM for the requester ID. Called with no lock held.
     pub fn refresh_source_id(&self, vmm: &dyn Vmm) -> u16 {
-        if let Some(source_id) = vmm.source_id(self.tag) {
+        let told = if self.fixed_id {
+            None
+        } else {
+            vmm.source_id(self.tag)
+        };
+        if let Some(source_id) = told {
             self.source_id.store(source_id, Ordering::Relaxed);
         }
         self.source_id()
@@ -251,7 +260,7 @@ pub(super) struct Devices {
 impl Devices {
     /// A handle is not used again before its slot was given 65535 times.
     pub fn insert(&mut self, slots: &Slots, device: Arc<Device>) -> Result<u32> {
-        let handle = slots.take(device.tag()).ok_or_else(|| {
+        let handle = slots.take(device.tag(), device.fixed_id).ok_or_else(|| {
             Error::new(
                 libc::ENOSPC,
                 format!(

@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering, fence};
 
 use parking_lot::Mutex;
 
@@ -26,6 +26,8 @@ pub(super) struct Slot {
     times: AtomicU32,
     /// The VMM's name for the device.
     tag: AtomicU64,
+    /// Its requester ID is never another one.
+    fixed_id: AtomicBool,
     /// Where requests without PASID are cached, above the requester ID for which that was looked up.
     cached: AtomicU64,
     hits: Striped,
@@ -46,6 +48,11 @@ impl Slot {
     #[inline]
     pub fn tag(&self) -> u64 {
         self.tag.load(Ordering::Relaxed)
+    }
+
+    #[inline]
+    pub fn has_fixed_id(&self) -> bool {
+        self.fixed_id.load(Ordering::Relaxed)
     }
 
     /// Where requests of the device with this handle are cached.
@@ -122,8 +129,9 @@ impl Slots {
     /// The most devices there can be.
     pub const MOST: usize = SEGMENT * SEGMENTS;
 
-    /// A slot for a device that the VMM calls `tag`; its handle, which is never 0. None if all are given.
-    pub fn take(&self, tag: u64) -> Option<u32> {
+    /// A slot for a device that the VMM calls `tag`, and whose requester ID may be fixed; its handle, which is never 0. None if
+    /// all are given.
+    pub fn take(&self, tag: u64, fixed_id: bool) -> Option<u32> {
         let number = self.take_number()?;
         let segment = self.segments.get(number / SEGMENT)?;
         let segment = segment.get_or_init(|| (0..SEGMENT).map(|_| Slot::default()).collect());
@@ -134,6 +142,7 @@ impl Slots {
         slot.times.store(times, Ordering::Relaxed);
         let handle = (times << 16) | u32::try_from(number).unwrap_or(0);
         slot.tag.store(tag, Ordering::Relaxed);
+        slot.fixed_id.store(fixed_id, Ordering::Relaxed);
         slot.clear_hits();
         slot.handle.store(handle, Ordering::Release);
         Some(handle)
@@ -207,13 +216,13 @@ mod tests {
     #[test]
     fn handles_are_not_0_and_end_with_their_device() {
         let slots = Slots::default();
-        let first = slots.take(7).unwrap();
-        let second = slots.take(8).unwrap();
+        let first = slots.take(7, false).unwrap();
+        let second = slots.take(8, false).unwrap();
         assert!(first != 0 && second != 0 && first != second);
         assert_eq!(slots.get(first).unwrap().tag(), 7);
         slots.give_back(first);
         assert!(slots.get(first).is_none());
-        let third = slots.take(9).unwrap();
+        let third = slots.take(9, false).unwrap();
         assert!(third != first && slots.get(first).is_none());
         assert_eq!(slots.get(third).unwrap().tag(), 9);
         assert!(slots.get(0).is_none());
@@ -224,7 +233,7 @@ mod tests {
         let slots = Slots::default();
         let cache = crate::cache::translations::TranslationCache::default();
         let tag = cache.new_tag();
-        let first = slots.take(1).unwrap();
+        let first = slots.take(1, false).unwrap();
         let slot = slots.get(first).unwrap();
         assert_eq!(slot.cached(first), None);
         let cached = Cached {
@@ -234,7 +243,7 @@ mod tests {
         slot.set_cached(cached);
         assert_eq!(slot.cached(first), Some(cached));
         slots.give_back(first);
-        let second = slots.take(2).unwrap();
+        let second = slots.take(2, false).unwrap();
         assert_eq!(slot.cached(first), None);
         assert_eq!(slots.get(second).unwrap().cached(second), None);
     }

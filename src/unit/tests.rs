@@ -140,6 +140,7 @@ const ASSIGNED: DeviceDescription = DeviceDescription {
     iommufd: None,
     file: None,
     dev_id: None,
+    fixed_id: false,
 };
 
 #[test]

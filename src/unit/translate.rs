@@ -281,9 +281,11 @@ impl Unit {
             return None;
         }
         let (slot, cached) = self.slots.cached(handle)?;
-        let source_id = self.vmm.source_id(slot.tag());
-        let same = source_id.is_none_or(|source_id| source_id == cached.source_id);
-        same.then_some(Known(slot, cached))
+        let is_same = slot.has_fixed_id() || {
+            let source_id = self.vmm.source_id(slot.tag());
+            source_id.is_none_or(|source_id| source_id == cached.source_id)
+        };
+        is_same.then_some(Known(slot, cached))
     }
 
     /// Tell of an answer. Called with no lock held: a message in the outbox would have to be allocated.

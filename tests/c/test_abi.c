@@ -358,6 +358,12 @@ static void device_refuses_misuse(void **state)
     expect_error(nvtd_device_add(g->unit, &desc, &device), -EINVAL, "assigned");
     assert_int_equal(device, 0);
 
+    desc.flags = NVTD_DEVICE_FIXED_ID;
+    assert_int_equal(nvtd_device_add(g->unit, &desc, &device), 0);
+    assert_int_equal(nvtd_device_info(g->unit, device, &info), 0);
+    assert_int_equal(info.source_id, 0x200);
+    assert_int_equal(nvtd_device_remove(g->unit, device), 0);
+
     expect_error(nvtd_device_info(NULL, g->device, &info), -EINVAL, "unit");
     expect_error(nvtd_device_info(g->unit, g->device, NULL), -EINVAL, "info");
     expect_error(nvtd_device_info(g->unit, 0, &info), -ENOENT, "device");

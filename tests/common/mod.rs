@@ -136,6 +136,7 @@ impl Guest {
                     iommufd: Some(iommufd),
                     file: Some(file),
                     dev_id: None,
+                    fixed_id: false,
                 };
                 (unit.device_add(description).unwrap(), file)
             })

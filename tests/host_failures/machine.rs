@@ -408,6 +408,7 @@ impl Machine {
             } else {
                 None
             },
+            fixed_id: false,
         };
         let plugged = self.unit().device_add(description);
         if plugged.is_err() && !by_vmm {
