@@ -266,10 +266,13 @@ impl Unit {
                 self.trace_translation(source_id, address, translation.address);
                 Plain::Found(told(translation, &request))
             }
-            other => match self.devices.read().get(handle) {
-                Ok(device) => Plain::Answered(self.answer(&device, source_id, &request, other)),
-                Err(_) => Plain::Unknown,
-            },
+            other => {
+                // Not with the lock held: the answer calls the VMM.
+                let device = self.devices.read().get(handle);
+                device.map_or(Plain::Unknown, |device| {
+                    Plain::Answered(self.answer(&device, source_id, &request, other))
+                })
+            }
         }
     }
 

@@ -146,7 +146,7 @@ static void fields_that_do_not_go_together(void **state)
     lent.flags &= ~(uint32_t)NVTD_DEVICE_ASSIGNED;
     expect_error(nvtd_device_add(g->unit, &lent, &device), -EINVAL, "NVTD_DEVICE_ASSIGNED");
     lent = machine_lend(m, slot);
-    lent.flags |= 8;
+    lent.flags |= 16;
     expect_error(nvtd_device_add(g->unit, &lent, &device), -EINVAL, "flags");
     lent = machine_lend(m, slot);
     lent.reserved2 = 1;
