@@ -162,8 +162,9 @@ impl TranslationCache {
         ((hash >> 32) as usize % SEGMENTS, set)
     }
 
-    /// The set of a name, if there are any entries near.
-    #[inline(always)]
+    /// The set of a name, if there are any entries near. Without optimisation it stays a function of its own, by whose name helgrind is
+    /// told what it reads.
+    #[cfg_attr(not(debug_assertions), inline(always))]
     fn set(&self, key: u64, place: u64) -> Option<&Set> {
         let (segment, set) = self.place_of(key, place);
         self.segments.get(segment)?.get()?.get(set)
