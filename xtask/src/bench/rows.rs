@@ -39,7 +39,7 @@ const RESTATED: &[(&str, &str)] = &[
         "working set of 65536 pages",
         "Without any vIOMMU such a read takes a sixth to an eighth of what it takes with intel-iommu, as the data is \
          in no cache: no unit that adds anything is eight times faster end to end. What the unit adds is \
-         about a quarter of what intel-iommu adds.",
+         a quarter to a third of what intel-iommu adds.",
     ),
     (
         "255 pages + wait, 1 live entry",
