@@ -34,7 +34,7 @@ use measured::Measured;
 
 pub const USAGE: &str = "\
 usage: cargo xtask bench [OPTION...]
-  --quick        three rounds instead of nine
+  --quick        three rounds instead of fifteen
   --only TEXT    only the cases whose name has TEXT in it, and not the crate by itself; may be given
                  more than once
   --alone        only the crate by itself
@@ -62,7 +62,7 @@ pub fn run(args: &[String]) -> Result<()> {
         }
         return Ok(());
     };
-    let rounds = if options.quick { 3 } else { 9 };
+    let rounds = if options.quick { 3 } else { 15 };
     let cases: Vec<_> = CASES
         .iter()
         .filter(|case| {
