@@ -9,7 +9,7 @@ pub mod pinned;
 pub mod user;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use parking_lot::{RwLock, RwLockReadGuard};
 
@@ -142,6 +142,11 @@ impl Region {
         self.gpa.saturating_add(self.ram.size)
     }
 
+    #[inline]
+    fn holds(&self, gpa: u64) -> bool {
+        gpa.wrapping_sub(self.gpa) < self.ram.size
+    }
+
     fn info(&self) -> RegionInfo {
         RegionInfo {
             gpa: self.gpa,
@@ -169,6 +174,8 @@ pub struct RegionInfo {
 #[derive(Debug, Default)]
 pub struct GuestMemory {
     regions: RwLock<Vec<Region>>,
+    /// Place of the region in which something was found that was looked for: mostly the next is there, too.
+    recent: AtomicUsize,
 }
 
 impl GuestMemory {
@@ -267,7 +274,7 @@ impl GuestMemory {
     pub fn region(&self, gpa: u64, size: u64) -> Option<RegionInfo> {
         let regions = self.regions.read();
         find(&regions, gpa)
-            .map(Region::info)
+            .map(|(_, region)| region.info())
             .filter(|region| (region.gpa, region.size) == (gpa, size))
     }
 
@@ -329,6 +336,7 @@ impl GuestMemory {
     pub fn locked(&self) -> LockedMemory<'_> {
         LockedMemory {
             regions: self.regions.read(),
+            recent: &self.recent,
         }
     }
 
@@ -337,7 +345,7 @@ impl GuestMemory {
     pub fn page(&self, gpa: u64, size: u64) -> Option<PageKind> {
         let start = gpa & !size.wrapping_sub(1);
         let regions = self.regions.read();
-        let region = find(&regions, start)?;
+        let (_, region) = find(&regions, start)?;
         if region.end().wrapping_sub(start) < size {
             return None;
         }
@@ -352,9 +360,27 @@ impl GuestMemory {
 /// Guest RAM whose regions stay as they are; see [`GuestMemory::locked`].
 pub struct LockedMemory<'a> {
     regions: RwLockReadGuard<'a, Vec<Region>>,
+    /// As [`GuestMemory::recent`].
+    recent: &'a AtomicUsize,
 }
 
 impl LockedMemory<'_> {
+    /// The region that holds the byte at `gpa`.
+    #[inline]
+    fn find(&self, gpa: u64) -> Option<&Region> {
+        let recent = self.regions.get(self.recent.load(Ordering::Relaxed));
+        match recent.filter(|region| region.holds(gpa)) {
+            None => self.search(gpa),
+            found => found,
+        }
+    }
+
+    fn search(&self, gpa: u64) -> Option<&Region> {
+        let (place, region) = find(&self.regions, gpa)?;
+        self.recent.store(place, Ordering::Relaxed);
+        Some(region)
+    }
+
     /// Run `access` on the pointer to `size` bytes at `gpa`. `size` is a power of
     /// two up to 8, so an aligned access lies within one region.
     fn with<T>(
@@ -367,7 +393,7 @@ impl LockedMemory<'_> {
         if gpa & size.wrapping_sub(1) != 0 {
             return Err(MemoryError::Misaligned);
         }
-        let region = find(&self.regions, gpa).ok_or(MemoryError::NotRam)?;
+        let region = self.find(gpa).ok_or(MemoryError::NotRam)?;
         if write && region.read_only {
             return Err(MemoryError::ReadOnly);
         }
@@ -414,7 +440,8 @@ impl LockedMemory<'_> {
     #[inline(always)]
     fn read_all(&self, gpa: u64, qwords: &mut [u64]) -> core::result::Result<(), MemoryError> {
         let bytes = size_of_val(qwords) as u64;
-        let whole = find(&self.regions, gpa)
+        let whole = self
+            .find(gpa)
             .filter(|region| gpa % 8 == 0 && region.end().wrapping_sub(gpa) >= bytes);
         if let Some(region) = whole {
             let offset =
@@ -495,11 +522,12 @@ impl LockedMemory<'_> {
     }
 }
 
-/// The region that holds the byte at `gpa`.
-fn find(regions: &[Region], gpa: u64) -> Option<&Region> {
+/// The region that holds the byte at `gpa`, and its place.
+fn find(regions: &[Region], gpa: u64) -> Option<(usize, &Region)> {
     let after = regions.partition_point(|region| region.gpa <= gpa);
-    let region = regions.get(after.checked_sub(1)?)?;
-    (gpa < region.end()).then_some(region)
+    let place = after.checked_sub(1)?;
+    let region = regions.get(place)?;
+    region.holds(gpa).then_some((place, region))
 }
 
 #[cfg(test)]
