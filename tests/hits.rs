@@ -79,7 +79,7 @@ fn a_page_that_may_not_be_written_is_no_hit_for_writes() {
         ..read_at(PAGE)
     };
     let answer = guest.unit.translate(guest.device, write).unwrap();
-    assert!(answer.result.unwrap().permissions.write);
+    assert!(answer.result.unwrap().permissions.write());
     assert!(guest.unit.look(guest.device, PAGE, false, true).is_ok());
 }
 

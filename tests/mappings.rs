@@ -248,7 +248,7 @@ fn agree(pgtt: u64, seed: u64) -> usize {
             };
             let answer = guest.unit.translate(guest.device, request).unwrap();
             let expected = answer.result.ok().map(|translation| translation.address);
-            let permitted = |may: Permissions| if write { may.write } else { may.read };
+            let permitted = |may: Permissions| if write { may.write() } else { may.read() };
             let given = found
                 .filter(|run| permitted(run.permissions))
                 .map(|run| run.translated + (address - run.address));

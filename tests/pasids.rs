@@ -119,10 +119,7 @@ impl Machine {
     }
 
     fn target(&self, pasid: u32) -> Option<u64> {
-        let access = Access {
-            read: true,
-            ..Access::default()
-        };
+        let access = Access::new().with_read(true);
         let request = TwinRequest {
             address: IOVA,
             pasid: Some(pasid),

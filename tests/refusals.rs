@@ -174,8 +174,8 @@ fn requests_to_the_interrupt_range_are_no_dma() {
     let answer = guest.unit.translate(guest.device, ask).unwrap();
     let translation = answer.result.unwrap();
     assert_eq!(translation.address, 0xfee0_1000);
-    assert!(!translation.permissions.read && translation.permissions.write);
-    assert!(translation.permissions.untranslated);
+    assert!(!translation.permissions.read() && translation.permissions.write());
+    assert!(translation.permissions.untranslated());
     // What a device TLB has translated already is no interrupt, and no RAM.
     let translated = Request {
         kind: RequestKind::Translated,

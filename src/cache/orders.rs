@@ -8,7 +8,7 @@ use std::sync::Arc;
 use loom::sync::atomic::{AtomicU64, Ordering};
 use loom::thread;
 
-use super::translations::{Tag, TranslationCache};
+use super::translations::{Owner, Tag, TranslationCache};
 use crate::translate::walk::Leaf;
 use crate::translate::{Permissions, Translation};
 
@@ -17,15 +17,15 @@ const OLD: u64 = 0x1000;
 const NEW: u64 = 0x2000;
 
 fn leaf(address: u64) -> Leaf {
-    Leaf {
-        translation: Translation {
+    Leaf::new(
+        Translation {
             address,
             page_size: 0x1000,
             permissions: Permissions::ALL,
         },
-        dirty: true,
-        fractured: false,
-    }
+        true,
+        false,
+    )
 }
 
 struct World {
@@ -55,7 +55,7 @@ impl World {
 
     fn cached(&self) -> Option<u64> {
         let found = self.cache.get(&self.tag, false, PAGE)?;
-        Some(found.translation.address)
+        Some(found.address())
     }
 }
 
@@ -126,11 +126,35 @@ fn entries_are_read_as_a_whole() {
                 for page in [PAGE + 0x1000, PAGE] {
                     let found = world.cache.get(&world.tag, false, page);
                     let expected = page + 0x10_0000;
-                    assert!(found.is_none_or(|found| found.translation.address == expected));
+                    assert!(found.is_none_or(|found| found.address() == expected));
                 }
             })
         };
         fill(&world, PAGE + 0x1000);
+        reader.join().unwrap();
+    });
+}
+
+/// Who has an old link gets the note of the tag that it was made of, or none: never that of the tag that
+/// has the place now, nor a part of it.
+#[test]
+fn notes_are_those_of_their_tag() {
+    loom::model(|| {
+        let cache = Arc::new(TranslationCache::default());
+        let tag = cache.new_tag_with([1; 3]);
+        let link = tag.link().unwrap();
+        let reader = {
+            let cache = Arc::clone(&cache);
+            thread::spawn(move || {
+                let note = cache.owner(link).and_then(Owner::note);
+                assert!(note.is_none_or(|note| note == [1; 3]), "{note:?}");
+            })
+        };
+        drop(tag);
+        let next = cache.new_tag_with([2; 3]);
+        let found = next.owner().and_then(Owner::note);
+        assert_eq!(found, Some([2; 3]));
+        assert_eq!(cache.owner(link).and_then(Owner::note), None);
         reader.join().unwrap();
     });
 }

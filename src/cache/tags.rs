@@ -8,12 +8,13 @@
 //! - the *epoch* moves on with every invalidation, of a few pages as well. A walk that began before may not
 //!   fill the cache.
 
+use core::num::NonZero;
 use std::collections::VecDeque;
 use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 
-use super::sync::{AtomicU64, Ordering, in_order};
+use super::sync::{AtomicU64, Ordering, fence, in_order};
 
 /// Places in one piece of the table, and pieces.
 const SEGMENT: usize = if cfg!(loom) { 2 } else { 1024 };
@@ -31,12 +32,17 @@ pub(super) mod kinds {
     pub const FRACTURED: u64 = 1 << 8;
 }
 
-/// What is known of the tag at a place.
+/// What whoever made a tag wants to find with it.
+pub type Note = [u64; 3];
+
+/// What is known of the tag at a place. One request reads all of it.
 #[derive(Debug)]
+#[repr(align(64))]
 pub(super) struct State {
     stamp: AtomicU64,
     epoch: AtomicU64,
     kinds: AtomicU64,
+    note: [AtomicU64; 3],
 }
 
 impl Default for State {
@@ -45,16 +51,37 @@ impl Default for State {
             stamp: AtomicU64::new(LIFE),
             epoch: AtomicU64::new(0),
             kinds: AtomicU64::new(0),
+            note: [0; 3].map(AtomicU64::new),
         }
     }
 }
 
 impl State {
+    /// Begin the life of a tag.
+    fn begin(&self, note: Note) {
+        self.kinds.store(0, Ordering::SeqCst);
+        // Whoever finds this note finds that the life before is over.
+        fence(Ordering::Release);
+        for (to, word) in self.note.iter().zip(note) {
+            to.store(word, Ordering::Relaxed);
+        }
+    }
+
+    /// The note of the tag that lives `life`, if it still does.
+    #[inline]
+    fn note(&self, life: u32) -> Option<Note> {
+        let [first, second, third] = &self.note;
+        let note = [first, second, third].map(|word| word.load(Ordering::Relaxed));
+        fence(Ordering::Acquire);
+        self.stamp(life).is_some().then_some(note)
+    }
+
     /// The stamp of valid entries of the tag that lives `life`, if it still does.
     #[inline]
-    fn stamp(&self, life: u32) -> Option<u64> {
+    fn stamp(&self, life: u32) -> Option<NonZero<u64>> {
         let stamp = self.stamp.load(Ordering::SeqCst);
-        (life_of(stamp) == life).then_some(stamp)
+        // There is no life 0.
+        NonZero::new(stamp).filter(|_| life_of(stamp) == life)
     }
 
     /// Kinds of entries that may exist.
@@ -103,7 +130,7 @@ pub struct Tag {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ticket {
     /// Of valid entries; None if there are none to be.
-    pub(super) stamp: Option<u64>,
+    pub(super) stamp: Option<NonZero<u64>>,
     epoch: u64,
 }
 
@@ -123,27 +150,84 @@ impl Link {
     }
 }
 
-impl Tag {
-    pub(super) fn state(&self) -> Option<&State> {
-        self.table.state(self.place)
+/// A tag as those see it who look entries up and add some, found without the tag.
+#[derive(Debug, Clone, Copy)]
+pub struct Owner<'a> {
+    state: &'a State,
+    place: Place,
+    life: u32,
+}
+
+impl<'a> Owner<'a> {
+    #[inline]
+    pub(super) fn state(self) -> &'a State {
+        self.state
     }
 
-    pub(super) fn place(&self) -> Place {
+    #[inline]
+    pub(super) fn place(self) -> Place {
         self.place
     }
 
+    /// The stamp of valid entries, if there are any to be.
+    #[inline]
+    pub(super) fn stamp(self) -> Option<NonZero<u64>> {
+        self.state.stamp(self.life)
+    }
+
     /// What a walk that starts now must show to fill the cache.
+    #[inline]
+    pub fn ticket(self) -> Ticket {
+        Ticket {
+            stamp: self.stamp(),
+            epoch: self.state.epoch.load(Ordering::SeqCst),
+        }
+    }
+
+    /// Was nothing of the tag invalidated since `ticket`?
+    #[inline]
+    pub fn unchanged_since(self, ticket: Ticket) -> bool {
+        self.ticket() == ticket
+    }
+
+    /// What the tag was made with. None once it is dead.
+    #[inline]
+    pub fn note(self) -> Option<Note> {
+        self.state.note(self.life)
+    }
+}
+
+impl<'a> From<&'a Tag> for Option<Owner<'a>> {
+    fn from(tag: &'a Tag) -> Self {
+        tag.owner()
+    }
+}
+
+impl Ticket {
+    /// Of tags that have no entries.
+    pub const NONE: Self = Self {
+        stamp: None,
+        epoch: 0,
+    };
+}
+
+impl Tag {
+    fn state(&self) -> Option<&State> {
+        self.table.state(self.place)
+    }
+
+    /// The owner of its entries. None if it can have none.
+    pub fn owner(&self) -> Option<Owner<'_>> {
+        Some(Owner {
+            state: self.state()?,
+            place: self.place,
+            life: self.life,
+        })
+    }
+
+    /// As [`Owner::ticket`].
     pub fn ticket(&self) -> Ticket {
-        self.state().map_or(
-            Ticket {
-                stamp: None,
-                epoch: 0,
-            },
-            |state| Ticket {
-                stamp: state.stamp(self.life),
-                epoch: state.epoch.load(Ordering::SeqCst),
-            },
-        )
+        self.owner().map_or(Ticket::NONE, Owner::ticket)
     }
 
     /// Was nothing of this tag invalidated since `ticket`?
@@ -210,13 +294,13 @@ impl Default for Tags {
 
 impl Tags {
     /// A tag that no entry has yet.
-    pub fn new_tag(self: &Arc<Self>) -> Tag {
+    pub fn new_tag(self: &Arc<Self>, note: Note) -> Tag {
         let place = self.take();
         if let Some(segment) = self.segments.get(usize::from(place) / SEGMENT) {
             segment.get_or_init(|| (0..SEGMENT).map(|_| State::default()).collect());
         }
         let life = self.state(place).map_or(0, |state| {
-            state.kinds.store(0, Ordering::SeqCst);
+            state.begin(note);
             life_of(state.stamp.load(Ordering::SeqCst))
         });
         Tag {
@@ -260,12 +344,14 @@ impl Tags {
         segment.get(place % SEGMENT)
     }
 
-    /// Where a link leads: the tag's place, its state and the stamp of its valid entries.
+    /// Where a link leads.
     #[inline]
-    pub fn follow(&self, link: Link) -> Option<(Place, &State, u64)> {
+    pub fn owner(&self, link: Link) -> Option<Owner<'_>> {
         let place = (link.0 & 0xffff) as Place;
-        let state = self.state(place)?;
-        let stamp = state.stamp((link.0 >> 16) as u32)?;
-        Some((place, state, stamp))
+        Some(Owner {
+            state: self.state(place)?,
+            place,
+            life: (link.0 >> 16) as u32,
+        })
     }
 }

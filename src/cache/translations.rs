@@ -12,10 +12,10 @@ use std::sync::{Arc, OnceLock};
 
 use super::secret::Secret;
 use super::sets::{Name, PLACE, Set, WAYS};
-pub use super::tags::{Link, Tag, Ticket};
-use super::tags::{Place, State, Tags, kinds};
+pub use super::tags::{Link, Note, Owner, Tag, Ticket};
+use super::tags::{Place, Tags, kinds};
 use crate::spec::PAGE_SIZE;
-use crate::translate::walk::{LastTable, Leaf, Rights};
+use crate::translate::walk::{LastTable, Leaf, LeafFlags, Rights};
 use crate::translate::{Access, Fault, Permissions, Translation};
 
 /// Sets in one piece of the cache, and pieces.
@@ -142,7 +142,18 @@ impl TranslationCache {
 
     /// A tag that no entry has yet.
     pub fn new_tag(&self) -> Tag {
-        self.tags.new_tag()
+        self.new_tag_with(Note::default())
+    }
+
+    /// The same, to find a note by it.
+    pub fn new_tag_with(&self, note: Note) -> Tag {
+        self.tags.new_tag(note)
+    }
+
+    /// Whose entries a link leads to. The owner may have died meanwhile.
+    #[inline]
+    pub fn owner(&self, link: Link) -> Option<Owner<'_>> {
+        self.tags.owner(link)
     }
 
     /// Segment and number of the set of a name. Pages that one table can have are together in a segment, and so is the
@@ -186,13 +197,9 @@ impl TranslationCache {
     }
 
     #[inline(always)]
-    fn hit(
-        &self,
-        (place, state, stamp): (Place, &State, u64),
-        privileged: bool,
-        address: u64,
-    ) -> Option<Hit> {
-        let present = state.kinds();
+    fn hit(&self, owner: Owner<'_>, privileged: bool, address: u64) -> Option<Hit> {
+        let (place, stamp) = (owner.place(), owner.stamp()?.get());
+        let present = owner.state().kinds();
         // One by one, so that each is compiled for its size.
         let [small, large, huge] = LEAVES.map(|leaf| leaf.of(privileged));
         let mut found = None;
@@ -216,73 +223,81 @@ impl TranslationCache {
     }
 
     /// The leaf cached for `address` and requests that are `privileged` or not, if it is still valid.
-    pub fn get(&self, tag: &Tag, privileged: bool, address: u64) -> Option<Leaf> {
-        let stamp = tag.ticket().stamp?;
-        let hit = self.hit((tag.place(), tag.state()?, stamp), privileged, address)?;
+    pub fn get<'a>(
+        &self,
+        owner: impl Into<Option<Owner<'a>>>,
+        privileged: bool,
+        address: u64,
+    ) -> Option<Leaf> {
+        let hit = self.hit(owner.into()?, privileged, address)?;
         Some(hit.leaf(address))
     }
 
     /// The same for requests that are not privileged, and a tag that is known by its link.
     #[inline(always)]
     pub fn get_by(&self, link: Link, address: u64) -> Option<Hit> {
-        self.hit(self.tags.follow(link)?, false, address)
+        self.hit(self.owner(link)?, false, address)
     }
 
-    /// Remember `leaf` for the page around `address`, unless something of the tag
+    /// Remember `leaf` for the page around `address`, unless something of the tag, which is the owner or has one,
     /// was invalidated since `ticket` was taken.
-    pub fn fill(&self, tag: &Tag, ticket: Ticket, privileged: bool, address: u64, leaf: Leaf) {
-        let size = leaf.translation.page_size;
+    pub fn fill<'a>(
+        &self,
+        owner: impl Into<Option<Owner<'a>>>,
+        ticket: Ticket,
+        privileged: bool,
+        address: u64,
+        leaf: Leaf,
+    ) {
+        let size = leaf.page_size();
         let Some(kind) = Kind::of_leaf(size) else {
             return;
         };
         let kind = kind.of(privileged);
-        let fractured = if leaf.fractured { kinds::FRACTURED } else { 0 };
-        let found = page_start(leaf.translation.address, size);
+        let fractured = if leaf.flags().fractured() {
+            kinds::FRACTURED
+        } else {
+            0
+        };
+        let found = page_start(leaf.address(), size);
         self.put(
-            (tag, ticket),
+            owner.into(),
+            ticket,
             (kind.key(address), kind.bit() | fractured),
-            (found, flags_of(&leaf)),
+            (found, leaf.flags().into_bits().into()),
         );
     }
 
     /// The table of 4 KiB pages for `address` and such requests, if one is cached.
-    pub fn table(&self, tag: &Tag, privileged: bool, address: u64) -> Option<LastTable> {
-        let kind = TABLE.of(privileged);
-        if tag.state()?.kinds() & kind.bit() == 0 {
+    pub fn table<'a>(
+        &self,
+        owner: impl Into<Option<Owner<'a>>>,
+        privileged: bool,
+        address: u64,
+    ) -> Option<LastTable> {
+        let (owner, kind) = (owner.into()?, TABLE.of(privileged));
+        if owner.state().kinds() & kind.bit() == 0 {
             return None;
         }
-        let value = self.find(tag.place(), tag.ticket().stamp?, kind.key(address))?;
-        Some(LastTable {
-            address: target(value),
-            rights: Rights {
-                read: value & 1 != 0,
-                write: value & 2 != 0,
-                execute: value & 4 != 0,
-                user: value & 8 != 0,
-            },
-        })
+        let value = self.find(owner.place(), owner.stamp()?.get(), kind.key(address))?;
+        let rights = Rights::from_bits((value & 0xff) as u8);
+        Some(LastTable::with_entry(target(value), rights))
     }
 
     /// Remember the table that has the entry of the 4 KiB page at `address`, as [`Self::fill`] does.
-    pub fn fill_table(
+    pub fn fill_table<'a>(
         &self,
-        tag: &Tag,
+        owner: impl Into<Option<Owner<'a>>>,
         ticket: Ticket,
         privileged: bool,
         address: u64,
         table: LastTable,
     ) {
-        let LastTable {
-            address: found,
-            rights,
-        } = table;
-        let flags = u64::from(rights.read)
-            | (u64::from(rights.write) << 1)
-            | (u64::from(rights.execute) << 2)
-            | (u64::from(rights.user) << 3);
+        let (found, flags) = (table.address(), table.rights().into_bits().into());
         let kind = TABLE.of(privileged);
         self.put(
-            (tag, ticket),
+            owner.into(),
+            ticket,
             (kind.key(address), kind.bit()),
             (found, flags),
         );
@@ -290,40 +305,43 @@ impl TranslationCache {
 
     fn put(
         &self,
-        (tag, ticket): (&Tag, Ticket),
+        owner: Option<Owner<'_>>,
+        ticket: Ticket,
         (key, kinds): (u64, u64),
         (found, flags): (u64, u64),
     ) {
-        let (Some(state), Some(stamp)) = (tag.state(), ticket.stamp) else {
+        let (Some(owner), Some(stamp)) = (owner, ticket.stamp) else {
             return;
         };
+        let stamp = stamp.get();
         if found >> TARGET_BITS != 0 {
             return;
         }
-        state.add_kinds(kinds);
-        let place = place_bits(tag.place());
+        owner.state().add_kinds(kinds);
+        let place = place_bits(owner.place());
         let value = (found >> 12 << 24) | place | flags;
         if let Some(set) = self.set_for_writing(key, place) {
             set.fill(Name { key, stamp, place }, value, || {
-                tag.unchanged_since(ticket)
+                owner.unchanged_since(ticket)
             });
         }
     }
 
     /// Forget everything of `tag`.
     pub fn invalidate_all(&self, tag: &Tag) {
-        if let Some(state) = tag.state() {
-            state.move_epoch();
-            state.move_stamp();
+        if let Some(owner) = tag.owner() {
+            owner.state().move_epoch();
+            owner.state().move_stamp();
         }
     }
 
     /// Forget `pages` pages of 4 KiB from `address` on, and unless `leaf_only` the tables
     /// that lead to them.
     pub fn invalidate_range(&self, tag: &Tag, address: u64, pages: u64, leaf_only: bool) {
-        let Some(state) = tag.state() else {
+        let Some(owner) = tag.owner() else {
             return;
         };
+        let state = owner.state();
         state.move_epoch();
         let present = state.kinds();
         if pages > MAX_PAGES_ONE_BY_ONE || present & kinds::FRACTURED != 0 {
@@ -333,14 +351,14 @@ impl TranslationCache {
         let bytes = pages.wrapping_mul(PAGE_SIZE);
         let mut kinds = present & if leaf_only { ALL & !TABLES } else { ALL };
         while kinds != 0 {
-            self.remove(tag, Kind::first_of(kinds), (address, bytes));
+            self.remove(owner, Kind::first_of(kinds), (address, bytes));
             kinds &= kinds.wrapping_sub(1);
         }
     }
 
     /// Take out the entries of a kind that have to do with a range.
-    fn remove(&self, tag: &Tag, kind: Kind, (address, bytes): (u64, u64)) {
-        let place = place_bits(tag.place());
+    fn remove(&self, owner: Owner<'_>, kind: Kind, (address, bytes): (u64, u64)) {
+        let place = place_bits(owner.place());
         let size = kind.size();
         let start = page_start(address, PAGE_SIZE);
         let mut page = page_start(start, size);
@@ -367,9 +385,10 @@ pub struct Hit {
 }
 
 impl Hit {
+    /// The lowest byte is what the leaf says beside its address.
     #[inline]
-    fn flag(self, bit: u32) -> bool {
-        self.value & (1 << bit) != 0
+    fn flags(self) -> LeafFlags {
+        LeafFlags::from_bits((self.value & 0xff) as u8)
     }
 
     /// Bytes of the page.
@@ -387,33 +406,18 @@ impl Hit {
     /// What may be done with the page.
     #[inline]
     pub fn permissions(self) -> Permissions {
-        Permissions {
-            read: self.flag(0),
-            write: self.flag(1),
-            execute: self.flag(2),
-            privileged: self.flag(3),
-            global: self.flag(4),
-            untranslated: self.flag(5),
-        }
+        self.flags().allowed()
     }
 
     /// The leaf's dirty bit is set.
     #[inline]
     pub fn is_dirty(self) -> bool {
-        self.flag(6)
+        self.flags().dirty()
     }
 
     /// The leaf, as it answers for an address.
     pub fn leaf(self, address: u64) -> Leaf {
-        Leaf {
-            translation: Translation {
-                address: self.address(address),
-                page_size: self.page_size,
-                permissions: self.permissions(),
-            },
-            dirty: self.is_dirty(),
-            fractured: self.flag(7),
-        }
+        Leaf::of(self.address(address), self.page_size, self.flags())
     }
 }
 
@@ -423,24 +427,6 @@ fn target(value: u64) -> u64 {
     value >> 24 << 12
 }
 
-/// What a leaf says beside its address, in 8 bits.
-fn flags_of(leaf: &Leaf) -> u64 {
-    let permissions = leaf.translation.permissions;
-    [
-        permissions.read,
-        permissions.write,
-        permissions.execute,
-        permissions.privileged,
-        permissions.global,
-        permissions.untranslated,
-        leaf.dirty,
-        leaf.fractured,
-    ]
-    .into_iter()
-    .rev()
-    .fold(0, |bits, flag| (bits << 1) | u64::from(flag))
-}
-
 /// The oracle: does a fresh `walk` contradict the cached translation that serves
 /// `access`? Permissions may have grown since: that needs no invalidation.
 pub fn contradicted(
@@ -448,15 +434,12 @@ pub fn contradicted(
     access: Access,
     walk: impl FnOnce(Access) -> Result<Leaf, Fault>,
 ) -> bool {
-    let look = Access {
-        look: true,
-        ..access
-    };
+    let look = access.with_look(true);
     walk(look).map_or(true, |fresh| {
-        let fresh = fresh.translation;
+        let fresh = fresh.translation();
         cached.address != fresh.address
-            || (access.read && !fresh.permissions.read)
-            || (access.write && !fresh.permissions.write)
+            || (access.read() && !fresh.permissions.read())
+            || (access.write() && !fresh.permissions.write())
     })
 }
 

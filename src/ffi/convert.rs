@@ -157,12 +157,12 @@ pub(super) fn pasid_of(has: bool, pasid: u32) -> Result<Option<u32>> {
 #[inline]
 pub(super) fn permission_bits(may: Permissions) -> u32 {
     [
-        (may.read, NVTD_PERMISSION_READ),
-        (may.write, NVTD_PERMISSION_WRITE),
-        (may.execute, NVTD_PERMISSION_EXECUTE),
-        (may.privileged, NVTD_PERMISSION_PRIVILEGED),
-        (may.global, NVTD_PERMISSION_GLOBAL),
-        (may.untranslated, NVTD_PERMISSION_UNTRANSLATED),
+        (may.read(), NVTD_PERMISSION_READ),
+        (may.write(), NVTD_PERMISSION_WRITE),
+        (may.execute(), NVTD_PERMISSION_EXECUTE),
+        (may.privileged(), NVTD_PERMISSION_PRIVILEGED),
+        (may.global(), NVTD_PERMISSION_GLOBAL),
+        (may.untranslated(), NVTD_PERMISSION_UNTRANSLATED),
     ]
     .into_iter()
     .fold(0, |bits, (set, bit)| if set { bits | bit } else { bits })

@@ -419,7 +419,7 @@ unsafe fn translate_plain(
         Err(None) => Plain::Unknown,
     };
     match plain {
-        Plain::Found(found) => tell(found, out),
+        Plain::Found(leaf) => tell(leaf.told_plainly(), out),
         Plain::Answered(answer) => *out = answer.into_c(),
         Plain::Unknown => return false,
     }

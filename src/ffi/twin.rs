@@ -365,13 +365,12 @@ fn dma_request(request: &Request) -> TwinRequest {
     TwinRequest {
         address: request.address,
         pasid: request.pasid,
-        access: Access {
-            read: request.read,
-            write: request.write,
-            execute: request.execute,
-            privileged: request.privileged,
-            look: request.debug,
-        },
+        access: Access::new()
+            .with_read(request.read)
+            .with_write(request.write)
+            .with_execute(request.execute)
+            .with_privileged(request.privileged)
+            .with_look(request.debug),
         kind: match request.kind {
             RequestKind::Untranslated => Purpose::Untranslated,
             RequestKind::Translation => Purpose::Translation,

@@ -14,13 +14,7 @@ use crate::spec::{INTERRUPT_RANGE_FIRST, INTERRUPT_RANGE_LAST};
 const TABLE_ENTRIES: u64 = 512;
 
 /// The access for which the entries are judged: a user's look.
-const LOOK: Access = Access {
-    read: true,
-    write: false,
-    execute: false,
-    privileged: false,
-    look: true,
-};
+const LOOK: Access = Access::new().with_read(true).with_look(true);
 
 /// How many more paging entries may be read. Tables of a hostile guest can point
 /// to each other so that a whole address space is mapped by one page of entries.
@@ -216,10 +210,7 @@ impl Run {
             address: page.address,
             translated: page.translated,
             length: page.size,
-            permissions: Permissions {
-                global: false,
-                ..page.permissions
-            },
+            permissions: page.permissions.with_global(false),
         }
     }
 
@@ -306,7 +297,7 @@ pub fn runs<M: TableMemory + ?Sized, B>(
     let mut merger = Merger::default();
     let mut give = |run: Run| visit(&run).map_break(Stop::Visitor);
     let mut take = |run: Run| {
-        if !run.permissions.read && !run.permissions.write {
+        if !run.permissions.read() && !run.permissions.write() {
             return ControlFlow::Continue(());
         }
         run.clip(&range)

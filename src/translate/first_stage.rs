@@ -121,33 +121,29 @@ impl PageFormat for FirstStage {
 
     fn rights(&self, entry: u64) -> Rights {
         let entry = FirstStageEntry::from_bits(entry);
-        Rights {
-            read: true,
-            write: entry.writable(),
-            execute: !(self.no_execute && entry.execute_disable()),
-            user: entry.user(),
-        }
+        Rights::new()
+            .with_read(true)
+            .with_write(entry.writable())
+            .with_execute(!(self.no_execute && entry.execute_disable()))
+            .with_user(entry.user())
     }
 
     fn permissions(&self, common: Rights, leaf: u64, access: Access) -> Permissions {
         let global = FirstStageEntry::from_bits(leaf).global();
-        if access.privileged {
-            Permissions {
-                read: true,
-                write: common.write || !self.write_protect,
-                execute: common.execute && !(self.supervisor_execute_prevention && common.user),
-                privileged: true,
-                global,
-                ..Permissions::ALL
-            }
+        if access.privileged() {
+            Permissions::ALL
+                .with_write(common.write() || !self.write_protect)
+                .with_execute(
+                    common.execute() && !(self.supervisor_execute_prevention && common.user()),
+                )
+                .with_privileged(true)
+                .with_global(global)
         } else {
-            Permissions {
-                read: common.user,
-                write: common.user && common.write,
-                execute: common.user && common.execute,
-                global,
-                ..Permissions::ALL
-            }
+            Permissions::ALL
+                .with_read(common.user())
+                .with_write(common.user() && common.write())
+                .with_execute(common.user() && common.execute())
+                .with_global(global)
         }
     }
 
@@ -157,17 +153,17 @@ impl PageFormat for FirstStage {
         granted: Permissions,
         access: Access,
     ) -> Result<(), Fault> {
-        if !access.privileged && !common.user {
+        if !access.privileged() && !common.user() {
             Err(Fault::new(
                 FaultReason::Privilege,
                 Diagnostic::FirstStageSupervisor,
             ))
-        } else if access.execute && !granted.execute {
+        } else if access.execute() && !granted.execute() {
             Err(Fault::new(
                 FaultReason::NoExecute,
                 Diagnostic::FirstStageNoExecute,
             ))
-        } else if access.write && !granted.write {
+        } else if access.write() && !granted.write() {
             Err(Fault::new(
                 FaultReason::NoWrite,
                 Diagnostic::FirstStageReadOnly,

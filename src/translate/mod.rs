@@ -10,6 +10,7 @@ mod diagnostic;
 pub mod enumerate;
 pub mod first_stage;
 mod legacy;
+pub mod packed;
 pub mod pasids;
 mod scalable;
 pub mod second_stage;
@@ -18,6 +19,8 @@ pub mod tables;
 pub mod walk;
 
 pub use diagnostic::Diagnostic;
+
+use bitfield_struct::bitfield;
 
 use crate::memory::{GuestMemory, LockedMemory, MemoryError};
 use crate::spec::fault::FaultReason;
@@ -101,8 +104,10 @@ impl TableMemory for GuestMemory {
     }
 }
 
-/// What a request wants.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+/// What a request wants. Like what is permitted it is bits of one byte: as a byte each they would be gathered
+/// again for every call.
+#[bitfield(u8)]
+#[derive(PartialEq, Eq)]
 pub struct Access {
     /// It reads.
     pub read: bool,
@@ -114,10 +119,13 @@ pub struct Access {
     pub privileged: bool,
     /// It only looks: no accessed or dirty bit is set.
     pub look: bool,
+    #[bits(3)]
+    __: u8,
 }
 
 /// What may be done with a page.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[bitfield(u8)]
+#[derive(PartialEq, Eq)]
 pub struct Permissions {
     /// Reading.
     pub read: bool,
@@ -131,28 +139,23 @@ pub struct Permissions {
     pub global: bool,
     /// Not to be kept in the device: the page holds for untranslated requests only.
     pub untranslated: bool,
+    #[bits(2)]
+    __: u8,
 }
 
 impl Permissions {
     /// Everything, of a user.
-    pub const ALL: Self = Self {
-        read: true,
-        write: true,
-        execute: true,
-        privileged: false,
-        global: false,
-        untranslated: false,
-    };
+    pub const ALL: Self = Self::new()
+        .with_read(true)
+        .with_write(true)
+        .with_execute(true);
 
     /// What two stages permit together.
     #[must_use]
     pub fn and(self, second: Self) -> Self {
-        Self {
-            read: self.read && second.read,
-            write: self.write && second.write,
-            execute: self.execute && second.execute,
-            ..self
-        }
+        self.with_read(self.read() && second.read())
+            .with_write(self.write() && second.write())
+            .with_execute(self.execute() && second.execute())
     }
 }
 

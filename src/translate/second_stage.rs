@@ -115,7 +115,7 @@ impl SecondStage {
     }
 
     fn denied(&self, access: Access, diagnostic: Diagnostic) -> Fault {
-        let legacy = if access.write {
+        let legacy = if access.write() {
             FaultReason::LegacyNoWrite
         } else {
             FaultReason::LegacyNoRead
@@ -168,21 +168,18 @@ impl PageFormat for SecondStage {
 
     fn rights(&self, entry: u64) -> Rights {
         let entry = SecondStageEntry::from_bits(entry);
-        Rights {
-            read: entry.readable(),
-            write: entry.writable(),
-            execute: entry.executable() || !self.execute_enable,
-            user: true,
-        }
+        Rights::new()
+            .with_read(entry.readable())
+            .with_write(entry.writable())
+            .with_execute(entry.executable() || !self.execute_enable)
+            .with_user(true)
     }
 
     fn permissions(&self, common: Rights, _leaf: u64, _access: Access) -> Permissions {
-        Permissions {
-            read: common.read,
-            write: common.write,
-            execute: common.execute,
-            ..Permissions::ALL
-        }
+        Permissions::ALL
+            .with_read(common.read())
+            .with_write(common.write())
+            .with_execute(common.execute())
     }
 
     fn check_access(
@@ -191,14 +188,11 @@ impl PageFormat for SecondStage {
         granted: Permissions,
         access: Access,
     ) -> Result<(), Fault> {
-        if access.write && !granted.write {
+        if access.write() && !granted.write() {
             return Err(self.denied(access, Diagnostic::SecondStageDenied));
         }
-        if (access.read && !granted.read) || (access.execute && !granted.execute) {
-            let reading = Access {
-                write: false,
-                ..access
-            };
+        if (access.read() && !granted.read()) || (access.execute() && !granted.execute()) {
+            let reading = access.with_write(false);
             return Err(self.denied(reading, Diagnostic::SecondStageDenied));
         }
         Ok(())

@@ -113,7 +113,7 @@ impl Stages {
             Self::SecondStage(second) => second.walk(memory, address, access)?,
             Self::Nested(first, second) => nested(memory, first, second, address, access)?,
         };
-        if is_interrupt_address(found.leaf.translation.address) {
+        if is_interrupt_address(found.leaf.address()) {
             return Err(self.interrupt_range());
         }
         Ok(Found {
@@ -143,7 +143,7 @@ impl Stages {
                 below(memory, leaf, second, access).ok()
             }
         }?;
-        let interrupts = is_interrupt_address(leaf.translation.address);
+        let interrupts = is_interrupt_address(leaf.address());
         (!interrupts).then(|| leaf.clear_of_interrupts(address))
     }
 
@@ -167,15 +167,15 @@ fn pass_through(address: u64, width: u32, legacy: bool) -> Result<Leaf, Fault> {
         };
         return Err(Fault::new(reason, Diagnostic::BeyondWidth));
     }
-    Ok(Leaf {
-        translation: Translation {
+    Ok(Leaf::new(
+        Translation {
             address,
             page_size: PAGE_SIZE,
             permissions: Permissions::ALL,
         },
-        dirty: true,
-        fractured: false,
-    })
+        true,
+        false,
+    ))
 }
 
 /// The first stage over the second (3.8): each table of the first stage and the page
@@ -187,15 +187,14 @@ fn nested<M: TableMemory + ?Sized>(
     address: u64,
     access: Access,
 ) -> Result<Found, Fault> {
-    let tables = ThroughSecondStage::new(memory, second, access.look);
+    let tables = ThroughSecondStage::new(memory, second, access.look());
     let found = walk(&tables, &first.format, first.table, address, access)?;
     Ok(Found {
         leaf: below(memory, found.leaf, second, access)?,
         // The entry that was read last is the leaf's.
-        table: found.table.map(|table| LastTable {
-            address: tables.last.get() & !PAGE_SIZE.wrapping_sub(1),
-            ..table
-        }),
+        table: found
+            .table
+            .map(|table| LastTable::with_entry(tables.last.get(), table.rights())),
     })
 }
 
@@ -206,22 +205,19 @@ fn below<M: TableMemory + ?Sized>(
     second: &Tables<SecondStage>,
     access: Access,
 ) -> Result<Leaf, Fault> {
-    let page = leaf.translation;
-    let access = Access {
-        privileged: false,
-        ..access
-    };
+    let page = leaf.translation();
+    let access = access.with_privileged(false);
     let found = second.walk(memory, page.address, access)?.leaf;
-    let translation = found.translation;
-    Ok(Leaf {
-        translation: Translation {
+    let translation = found.translation();
+    Ok(Leaf::new(
+        Translation {
             address: translation.address,
             page_size: translation.page_size.min(page.page_size),
             permissions: page.permissions.and(translation.permissions),
         },
-        dirty: leaf.dirty && found.dirty,
-        fractured: translation.page_size < page.page_size,
-    })
+        leaf.flags().dirty() && found.flags().dirty(),
+        translation.page_size < page.page_size,
+    ))
 }
 
 /// Memory as the first stage's walk sees it: guest-physical addresses, translated by
@@ -251,15 +247,13 @@ impl<'a, M: ?Sized> ThroughSecondStage<'a, M> {
 
 impl<M: TableMemory + ?Sized> ThroughSecondStage<'_, M> {
     fn locate(&self, address: u64, write: bool) -> Result<u64, TableError> {
-        let access = Access {
-            read: true,
-            write,
-            look: self.look,
-            ..Access::default()
-        };
+        let access = Access::new()
+            .with_read(true)
+            .with_write(write)
+            .with_look(self.look);
         self.second
             .walk(self.memory, address, access)
-            .map(|found| found.leaf.translation.address)
+            .map(|found| found.leaf.address())
             .map_err(|fault| match fault.reason {
                 FaultReason::SecondStagePermission => TableError::Denied,
                 FaultReason::NestedBeyondWidth => TableError::Refused(Fault::new(

@@ -1,6 +1,10 @@
 //! The walker: generic over the page format ([`PageFormat`]) and over the memory
 //! that holds the tables ([`TableMemory`]).
 
+use core::num::NonZero;
+
+use bitfield_struct::bitfield;
+
 use super::{Access, Fault, Permissions, TableError, TableMemory, Translation};
 use crate::spec::{INTERRUPT_RANGE_FIRST, INTERRUPT_RANGE_LAST, PAGE_SIZE};
 
@@ -14,7 +18,8 @@ const LEVEL_BITS: u32 = 9;
 const MAX_RESTARTS: usize = 16;
 
 /// What the entries of a walk allow in common.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[bitfield(u8)]
+#[derive(PartialEq, Eq)]
 pub struct Rights {
     /// Reading.
     pub read: bool,
@@ -24,26 +29,18 @@ pub struct Rights {
     pub execute: bool,
     /// User requests.
     pub user: bool,
+    #[bits(4)]
+    __: u8,
 }
 
 impl Rights {
     /// Everything.
-    pub const ALL: Self = Self {
-        read: true,
-        write: true,
-        execute: true,
-        user: true,
-    };
+    pub const ALL: Self = Self::from_bits(0b1111);
 
     /// What both allow.
     #[must_use]
     pub fn and(self, other: Self) -> Self {
-        Self {
-            read: self.read && other.read,
-            write: self.write && other.write,
-            execute: self.execute && other.execute,
-            user: self.user && other.user,
-        }
+        Self::from_bits(self.into_bits() & other.into_bits())
     }
 }
 
@@ -108,11 +105,21 @@ pub trait PageFormat {
     fn contention(&self) -> Fault;
 }
 
-/// The end of a walk.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// The end of a walk: two words, so that it is handed on in registers.
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Leaf {
-    /// Where the address goes.
-    pub translation: Translation,
+    address: u64,
+    /// Flags in the lowest byte, log2 of the page size in the next.
+    about: NonZero<u64>,
+}
+
+/// What a leaf says beside its address: its [`Permissions`], and in the two bits that they leave what matters to those only who
+/// keep it.
+#[bitfield(u8)]
+#[derive(PartialEq, Eq)]
+pub struct LeafFlags {
+    #[bits(6)]
+    permissions: u8,
     /// The leaf's dirty bit is set, so a later write needs no walk to set it.
     pub dirty: bool,
     /// The page is a part of a larger one of the first stage.
@@ -120,13 +127,41 @@ pub struct Leaf {
 }
 
 /// A table of 4 KiB pages, and what the entries that lead to it allow in common: where a later walk for
-/// a page near can begin.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct LastTable {
+/// a page near can begin. One word, for the same reason.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct LastTable(NonZero<u64>);
+
+impl LastTable {
+    /// Below the address there is room for [`Rights`], and for a bit that is always set.
+    const SET: NonZero<u64> = NonZero::new(1 << 11).unwrap();
+
+    /// The table with the entry at `entry`.
+    #[inline]
+    pub fn with_entry(entry: u64, rights: Rights) -> Self {
+        let address = entry & !PAGE_SIZE.wrapping_sub(1);
+        Self(Self::SET | address | u64::from(rights.into_bits()))
+    }
+
     /// Where it is in memory.
-    pub address: u64,
+    #[inline]
+    pub fn address(self) -> u64 {
+        self.0.get() & !PAGE_SIZE.wrapping_sub(1)
+    }
+
     /// Rights of the entries above it.
-    pub rights: Rights,
+    #[inline]
+    pub fn rights(self) -> Rights {
+        Rights::from_bits((self.0.get() & 0xff) as u8)
+    }
+}
+
+impl core::fmt::Debug for LastTable {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_tuple("LastTable")
+            .field(&self.address())
+            .field(&self.rights())
+            .finish()
+    }
 }
 
 /// What a walk found.
@@ -141,40 +176,120 @@ pub struct Found {
 /// Page sizes a leaf can have, largest first.
 const PAGE_SIZES: [u64; 3] = [PAGE_SIZE << 18, PAGE_SIZE << 9, PAGE_SIZE];
 
+impl LeafFlags {
+    /// What may be done with the page.
+    #[inline]
+    pub fn allowed(self) -> Permissions {
+        Permissions::from_bits(self.permissions())
+    }
+}
+
 impl Leaf {
+    /// Leaves say at least that their page has 4 KiB.
+    const LEAST: NonZero<u64> = NonZero::new(12 << 8).unwrap();
+
+    /// The end of a walk.
+    #[inline]
+    pub fn new(translation: Translation, dirty: bool, fractured: bool) -> Self {
+        let flags = LeafFlags::from_bits(translation.permissions.into_bits())
+            .with_dirty(dirty)
+            .with_fractured(fractured);
+        Self::of(translation.address, translation.page_size, flags)
+    }
+
+    /// The same of flags.
+    #[inline]
+    pub fn of(address: u64, page_size: u64, flags: LeafFlags) -> Self {
+        let about = u64::from(page_size.trailing_zeros()) << 8 | u64::from(flags.into_bits());
+        Self {
+            address,
+            about: NonZero::new(about).unwrap_or(Self::LEAST),
+        }
+    }
+
+    /// Where the address goes.
+    #[inline]
+    pub fn address(self) -> u64 {
+        self.address
+    }
+
+    /// Bytes in the naturally aligned page for which this holds.
+    #[inline]
+    pub fn page_size(self) -> u64 {
+        1_u64.wrapping_shl((self.about.get() >> 8) as u32)
+    }
+
+    /// What may be done with the page, and more.
+    #[inline]
+    pub fn flags(self) -> LeafFlags {
+        LeafFlags::from_bits((self.about.get() & 0xff) as u8)
+    }
+
+    /// Where the address goes, for who needs to know no more.
+    #[inline]
+    pub fn translation(self) -> Translation {
+        Translation {
+            address: self.address,
+            page_size: self.page_size(),
+            permissions: self.flags().allowed(),
+        }
+    }
+
     /// The answer for `address`, for the largest page of which nothing is in the
     /// interrupt range: who keeps a page must neither send writes there nor swallow
     /// those that belong there (3.15).
     #[must_use]
     pub fn clear_of_interrupts(self, address: u64) -> Self {
-        let page = self.translation;
         let clear = |&size: &u64| {
-            size <= page.page_size
+            size <= self.page_size()
                 && !touches_interrupts(address, size)
-                && !touches_interrupts(page.address, size)
+                && !touches_interrupts(self.address, size)
         };
         let page_size = PAGE_SIZES.into_iter().find(clear).unwrap_or(PAGE_SIZE);
-        Self {
-            translation: Translation { page_size, ..page },
-            fractured: self.fractured || page_size < page.page_size,
-            ..self
-        }
+        let fractured = self.flags().fractured() || page_size < self.page_size();
+        Self::of(
+            self.address,
+            page_size,
+            self.flags().with_fractured(fractured),
+        )
     }
 
     /// What a requester is told: writing only if the dirty bit needs no more setting,
     /// as it may keep the answer. A look sees the page as it is.
-    pub fn told(&self, look: bool) -> Translation {
-        let mut translation = self.translation;
-        translation.permissions.write &= self.dirty || look;
+    #[inline]
+    pub fn told(self, look: bool) -> Translation {
+        let mut translation = self.translation();
+        let write = translation.permissions.write() && (self.flags().dirty() || look);
+        translation.permissions.set_write(write);
         translation
     }
 
+    /// What a requester is told that asks for data only.
+    #[inline(always)]
+    pub fn told_plainly(self) -> Translation {
+        let told = self.told(false);
+        Translation {
+            permissions: told.permissions.with_execute(false),
+            ..told
+        }
+    }
+
     /// Does it answer `access` without another walk?
-    pub fn serves(&self, access: Access) -> bool {
-        let may = self.translation.permissions;
-        (may.read || !access.read)
-            && (may.execute || !access.execute)
-            && (may.write && self.dirty || !access.write)
+    pub fn serves(self, access: Access) -> bool {
+        let may = self.flags().allowed();
+        (may.read() || !access.read())
+            && (may.execute() || !access.execute())
+            && (may.write() && self.flags().dirty() || !access.write())
+    }
+}
+
+impl core::fmt::Debug for Leaf {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Leaf")
+            .field("address", &self.address)
+            .field("page_size", &self.page_size())
+            .field("flags", &self.flags())
+            .finish()
     }
 }
 
@@ -210,32 +325,30 @@ pub fn walk<M: TableMemory + ?Sized, F: PageFormat>(
     format.check_address(address)?;
     for _ in 0..MAX_RESTARTS {
         let mut path = [Step::default(); MAX_LEVELS];
-        let (depth, level, above) = descend(memory, format, root, address, access, &mut path)?;
-        let taken = path.get(..depth).unwrap_or_default();
-        let last = taken.last().copied().unwrap_or_default();
-        let leaf = last.entry;
-        let rights = above.and(format.rights(leaf));
+        let way = descend(memory, format, root, address, access, &mut path)?;
+        let (level, leaf) = (way.level, way.last.entry);
+        let rights = way.above.and(format.rights(leaf));
         let permissions = format.permissions(rights, leaf, access);
         format.check_access(rights, permissions, access)?;
-        if !access.look && !mark(memory, format, taken, access.write)? {
-            continue;
+        if !access.look() && !way.marked {
+            let taken = path.get(..way.depth).unwrap_or_default();
+            if !mark(memory, format, taken, access.write())? {
+                continue;
+            }
         }
         let page_size = 1_u64 << page_shift(level);
         let low = page_size.wrapping_sub(1);
         return Ok(Found {
-            leaf: Leaf {
-                translation: Translation {
+            leaf: Leaf::new(
+                Translation {
                     address: (format.address_of(leaf) & !low) | (address & low),
                     page_size,
                     permissions,
                 },
-                dirty: format.is_dirty(leaf) || (access.write && !access.look),
-                fractured: false,
-            },
-            table: (level == 1).then_some(LastTable {
-                address: last.address & !PAGE_SIZE.wrapping_sub(1),
-                rights: above,
-            }),
+                format.is_dirty(leaf) || (access.write() && !access.look()),
+                false,
+            ),
+            table: (level == 1).then(|| LastTable::with_entry(way.last.address, way.above)),
         });
     }
     Err(format.contention())
@@ -253,25 +366,25 @@ pub fn resume<M: TableMemory + ?Sized, F: PageFormat>(
     format.check_address(address).ok()?;
     let index = (address >> page_shift(1)) & 0x1ff;
     let entry = memory
-        .read(table.address.wrapping_add(index.wrapping_mul(8)))
+        .read(table.address().wrapping_add(index.wrapping_mul(8)))
         .ok()?;
     format.check_entry(entry, 1, access).ok()?;
-    if format.mark(entry, true, access.write) != entry {
+    if format.mark(entry, true, access.write()) != entry {
         return None;
     }
-    let rights = table.rights.and(format.rights(entry));
+    let rights = table.rights().and(format.rights(entry));
     let permissions = format.permissions(rights, entry, access);
     format.check_access(rights, permissions, access).ok()?;
     let low = PAGE_SIZE.wrapping_sub(1);
-    Some(Leaf {
-        translation: Translation {
+    Some(Leaf::new(
+        Translation {
             address: (format.address_of(entry) & !low) | (address & low),
             page_size: PAGE_SIZE,
             permissions,
         },
-        dirty: format.is_dirty(entry),
-        fractured: false,
-    })
+        format.is_dirty(entry),
+        false,
+    ))
 }
 
 /// Address bits below those that `level` translates; `level` is at most 5.
@@ -281,8 +394,21 @@ pub(crate) fn page_shift(level: u32) -> u32 {
         .wrapping_add(PAGE_SIZE.trailing_zeros())
 }
 
-/// Follow the entries to the leaf. Gives the number of entries, the leaf's level
-/// and the rights that those before it have in common.
+/// What [`descend`] found.
+struct Way {
+    /// The number of entries.
+    depth: usize,
+    /// Level of the leaf.
+    level: u32,
+    /// The leaf.
+    last: Step,
+    /// Rights that the entries before it have in common.
+    above: Rights,
+    /// Nothing is to be marked.
+    marked: bool,
+}
+
+/// Follow the entries to the leaf.
 fn descend<M: TableMemory + ?Sized, F: PageFormat>(
     memory: &M,
     format: &F,
@@ -290,27 +416,36 @@ fn descend<M: TableMemory + ?Sized, F: PageFormat>(
     address: u64,
     access: Access,
     path: &mut [Step; MAX_LEVELS],
-) -> Result<(usize, u32, Rights), Fault> {
-    let mut rights = Rights::ALL;
+) -> Result<Way, Fault> {
+    let mut way = Way {
+        depth: 0,
+        level: format.levels(),
+        last: Step::default(),
+        above: Rights::ALL,
+        marked: true,
+    };
     let mut table = root;
-    let mut level = format.levels();
-    let mut depth = 0_usize;
     for step in path.iter_mut() {
+        let level = way.level;
         let index = (address >> page_shift(level)) & 0x1ff;
-        step.address = table.wrapping_add(index.wrapping_mul(8));
-        step.entry = memory
-            .read(step.address)
+        let at = table.wrapping_add(index.wrapping_mul(8));
+        let entry = memory
+            .read(at)
             .map_err(|error| format.read_fault(level, error))?;
-        format.check_entry(step.entry, level, access)?;
-        depth = depth.saturating_add(1);
-        if format.is_leaf(step.entry, level) {
+        format.check_entry(entry, level, access)?;
+        way.last = Step { address: at, entry };
+        *step = way.last;
+        way.depth = way.depth.saturating_add(1);
+        let leaf = format.is_leaf(entry, level);
+        way.marked &= format.mark(entry, leaf, access.write()) == entry;
+        if leaf {
             break;
         }
-        rights = rights.and(format.rights(step.entry));
-        table = format.address_of(step.entry);
-        level = level.saturating_sub(1);
+        way.above = way.above.and(format.rights(entry));
+        table = format.address_of(entry);
+        way.level = level.saturating_sub(1);
     }
-    Ok((depth, level, rights))
+    Ok(way)
 }
 
 /// Set accessed and dirty bits along `path`. False if an entry had changed.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::Unit;
 use super::binding::BindingState;
 use super::device::{Device, DeviceDescription, DeviceInfo};
-use super::slots::Slot;
+use super::slots::{Answers, Slot};
 use crate::host::device::HostDevice;
 use crate::host::iommufd::Attach;
 use crate::host::soft::TwinDevice;
@@ -115,10 +115,10 @@ impl Unit {
     /// # Errors
     /// `ENOENT`: there is no such device.
     pub fn device_remove(&self, handle: u32) -> Result<()> {
-        let (device, hits) = self.devices.write().remove(&self.slots, handle)?;
+        let (device, answers) = self.devices.write().remove(&self.slots, handle)?;
         self.contexts.forget(|key, _| key.device == handle);
-        self.counters.translations.add(hits);
-        self.counters.cache_hits.add(hits);
+        self.counters.translations.add(answers.all());
+        self.counters.cache_hits.add(answers.hits);
         self.unwatch_faults(&device);
         self.with_state(|state, out| {
             state
@@ -158,8 +158,7 @@ impl Unit {
         };
         let (pasids, pasids_blocked) = device.count_pasids();
         let slot = self.slots.get(handle);
-        let hits = slot.map_or(0, Slot::hits);
-        let misses = slot.map_or(0, Slot::misses);
+        let answers = slot.map_or_else(Answers::default, Slot::answers);
         Ok(DeviceInfo {
             source_id,
             state: binding.state,
@@ -169,12 +168,8 @@ impl Unit {
             refused: binding.refused,
             pasids,
             pasids_blocked,
-            translations: device
-                .translations
-                .get()
-                .wrapping_add(hits)
-                .wrapping_add(misses),
-            cache_hits: device.cache_hits.get().wrapping_add(hits),
+            translations: device.translations.get().wrapping_add(answers.all()),
+            cache_hits: device.cache_hits.get().wrapping_add(answers.hits),
             faults: device.faults.get(),
             stale_uses: device.stale_uses.get(),
         })

@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use super::binding::{Binding, BindingState};
 use super::by_pasid::ByPasid;
 use super::host_faults::HostGroup;
-use super::slots::Slots;
+use super::slots::{Answers, Slots};
 use super::stats::Counter;
 use crate::host::HostError;
 use crate::host::device::HostDevice;
@@ -284,8 +284,8 @@ impl Devices {
             .ok_or_else(|| unknown(handle))
     }
 
-    /// Gives the device, and how many hits of it were counted.
-    pub fn remove(&mut self, slots: &Slots, handle: u32) -> Result<(Arc<Device>, u64)> {
+    /// Gives the device, and what its slot counted.
+    pub fn remove(&mut self, slots: &Slots, handle: u32) -> Result<(Arc<Device>, Answers)> {
         let device = self.by_handle.remove(&handle);
         let device = device.ok_or_else(|| unknown(handle))?;
         if device.is_named() {

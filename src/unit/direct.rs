@@ -6,14 +6,15 @@ use std::sync::Arc;
 
 use super::Unit;
 use super::slots::{Cached, Slot};
-use super::stats::Counters;
+use super::stats::{Counters, Walks};
 use super::translate::{Refusal, Request, RequestKind};
 use crate::cache::contexts::{Context, Key};
-use crate::cache::translations::{Ticket, contradicted};
+use crate::cache::translations::{Link, Owner, Ticket, contradicted};
 use crate::memory::LockedMemory;
 use crate::spec::PAGE_SIZE;
 use crate::spec::descriptors::{PageRange, PasidPages, Scope, SourceMatch};
 use crate::spec::fault::FaultReason;
+use crate::translate::packed::Path;
 use crate::translate::stages::Stages;
 use crate::translate::tables::{Purpose, Requester, TableFault, Translated, lookup};
 use crate::translate::walk::Leaf;
@@ -29,6 +30,14 @@ pub(super) struct Source {
     pub device: u32,
     /// Its present requester ID.
     pub id: u16,
+}
+
+/// Why there is no leaf for plain DMA.
+pub(super) enum Missed {
+    /// The tables do not permit it.
+    Refused(Refusal),
+    /// They are not known any more.
+    Forgotten,
 }
 
 /// Where an answer came from.
@@ -61,16 +70,19 @@ impl Found {
 struct Walked<'a> {
     memory: LockedMemory<'a>,
     counters: &'a Counters,
+    /// Through both stages.
+    nested: bool,
     second_stage_walks: Cell<u64>,
     reads: Cell<u64>,
     updates: Cell<u64>,
 }
 
 impl<'a> Walked<'a> {
-    fn new(unit: &'a Unit) -> Self {
+    fn new(unit: &'a Unit, stages: &Stages) -> Self {
         Self {
             memory: unit.memory.locked(),
             counters: &unit.counters,
+            nested: matches!(stages, Stages::Nested(..)),
             second_stage_walks: Cell::default(),
             reads: Cell::default(),
             updates: Cell::default(),
@@ -102,11 +114,43 @@ impl TableMemory for Walked<'_> {
 /// One addition for a counter, however long the walk was.
 impl Drop for Walked<'_> {
     fn drop(&mut self) {
-        self.counters
-            .second_stage_walks
-            .add(self.second_stage_walks.get());
-        self.counters.table_reads.add(self.reads.get());
-        self.counters.table_updates.add(self.updates.get());
+        self.counters.walked(Walks {
+            walks: 1,
+            nested_walks: self.nested.into(),
+            second_stage_walks: self.second_stage_walks.get(),
+            table_reads: self.reads.get(),
+            table_updates: self.updates.get(),
+        });
+    }
+}
+
+/// What requests go through, and whose the translations are that are found on it.
+#[derive(Clone, Copy)]
+struct Route<'a> {
+    owner: Option<Owner<'a>>,
+    stages: &'a Stages,
+    fault_disable: bool,
+}
+
+impl<'a> Route<'a> {
+    fn of(context: &'a Context) -> Self {
+        Self {
+            owner: context.tag.owner(),
+            stages: &context.translated.stages,
+            fault_disable: context.translated.fault_disable,
+        }
+    }
+
+    fn ticket(self) -> Ticket {
+        self.owner.map_or(Ticket::NONE, Owner::ticket)
+    }
+
+    fn unchanged_since(self, ticket: Ticket) -> bool {
+        self.ticket() == ticket
+    }
+
+    fn refuse(self, fault: Fault) -> Refusal {
+        Refusal::of(fault, self.fault_disable)
     }
 }
 
@@ -154,26 +198,33 @@ impl Unit {
         }
     }
 
-    /// Where plain DMA goes for which nothing that serves it is cached.
+    /// The leaf for plain DMA, if nothing that serves it is cached under `link`.
+    ///
+    /// # Errors
+    /// It is refused, or the context that the link is of was forgotten.
     pub(super) fn translate_missed(
         &self,
-        source: Source,
-        request: &Request,
-    ) -> Result<Found, Refusal> {
+        link: Link,
+        address: u64,
+        access: Access,
+    ) -> Result<Leaf, Missed> {
         if !self.control.get().enabled {
-            return translation_off(request);
+            return Ok(Leaf::new(identity(address, Permissions::ALL), true, false));
         }
-        let context = self.context(source, request, Purpose::Untranslated)?;
-        let (address, access) = (request.address, request.access());
-        match context.translated.stages {
-            Stages::PassThrough { .. } => self.through(&context, address, access),
-            _ => self
-                .walk(&context, context.tag.ticket(), address, access)
-                .map(|(leaf, origin)| Found {
-                    translation: leaf.told(false),
-                    origin,
-                }),
-        }
+        let owner = self.cache.owner(link).ok_or(Missed::Forgotten)?;
+        let ticket = owner.ticket();
+        let note = owner.note().ok_or(Missed::Forgotten)?;
+        let path = Path::unpack(note).ok_or(Missed::Forgotten)?;
+        let route = Route {
+            owner: Some(owner),
+            stages: &path.stages,
+            fault_disable: path.fault_disable,
+        };
+        let leaf = match path.stages {
+            Stages::PassThrough { .. } => self.as_it_is(route, address, access),
+            _ => self.walk(route, ticket, address, access, &mut false),
+        };
+        leaf.map_err(Missed::Refused)
     }
 
     /// Requests to the interrupt range are no DMA (3.15): without PASID they are asked
@@ -197,12 +248,10 @@ impl Unit {
             Err(refusal) => return Some(Err(refusal)),
         };
         if request.kind == RequestKind::Translation && request.pasid.is_none() {
-            let permissions = Permissions {
-                read: false,
-                execute: false,
-                untranslated: true,
-                ..Permissions::ALL
-            };
+            let permissions = Permissions::ALL
+                .with_read(false)
+                .with_execute(false)
+                .with_untranslated(true);
             return Some(Ok(Found::fresh(identity(request.address, permissions))));
         }
         let mut fault = context.translated.stages.interrupt_range();
@@ -221,7 +270,7 @@ impl Unit {
             .stages
             .translate(&*self.memory, request.address, Access::default())
             .map_err(|fault| Refusal::of(fault, context.translated.fault_disable))?;
-        Ok(Found::fresh(found.translation))
+        Ok(Found::fresh(found.translation()))
     }
 
     /// The decoded entries of a requester: cached, or read now.
@@ -304,10 +353,11 @@ impl Unit {
                 legacy: true,
             };
         }
+        let note = Path::from(&translated).pack().unwrap_or_default();
         let context = Arc::new(Context {
             source_id: source.id,
             translated,
-            tag: self.cache.new_tag(),
+            tag: self.cache.new_tag_with(note),
         });
         if let Some(key) = keep {
             self.contexts.fill(key, ticket, Arc::clone(&context));
@@ -317,9 +367,9 @@ impl Unit {
 
     /// Through the stages of a context, or what is cached of them.
     fn through(&self, context: &Context, address: u64, access: Access) -> Result<Found, Refusal> {
-        self.leaf(context, address, access)
+        self.leaf(Route::of(context), address, access)
             .map(|(leaf, origin)| Found {
-                translation: leaf.told(access.look),
+                translation: leaf.told(access.look()),
                 origin,
             })
     }
@@ -328,79 +378,79 @@ impl Unit {
     /// the access is walked for again, so permissions may grow without invalidation.
     fn leaf(
         &self,
-        context: &Context,
+        route: Route<'_>,
         address: u64,
         access: Access,
     ) -> Result<(Leaf, Origin), Refusal> {
-        let stages = &context.translated.stages;
-        if access.look || matches!(stages, Stages::PassThrough { .. }) {
-            let found = stages.translate(&*self.memory, address, access);
-            let refuse = |fault| Refusal::of(fault, context.translated.fault_disable);
-            return Ok((found.map_err(refuse)?, Origin::Walk));
+        if access.look() || matches!(route.stages, Stages::PassThrough { .. }) {
+            let leaf = self.as_it_is(route, address, access)?;
+            return Ok((leaf, Origin::Walk));
         }
-        let ticket = context.tag.ticket();
-        let cached = self.cache.get(&context.tag, access.privileged, address);
+        let ticket = route.ticket();
+        let cached = self.cache.get(route.owner, access.privileged(), address);
         if let Some(leaf) = cached.filter(|leaf| leaf.serves(access)) {
-            let stale = self.is_stale(context, ticket, &leaf, address, access);
+            let stale = self.is_stale(route, ticket, leaf, address, access);
             let origin = if stale { Origin::Stale } else { Origin::Cache };
             return Ok((leaf, origin));
         }
-        self.walk(context, ticket, address, access)
+        let mut stale = false;
+        let leaf = self.walk(route, ticket, address, access, &mut stale)?;
+        let origin = if stale { Origin::Stale } else { Origin::Walk };
+        Ok((leaf, origin))
+    }
+
+    /// The leaf as the tables have it now, past the caches.
+    fn as_it_is(&self, route: Route<'_>, address: u64, access: Access) -> Result<Leaf, Refusal> {
+        let found = route.stages.translate(&*self.memory, address, access);
+        found.map_err(|fault| route.refuse(fault))
     }
 
     /// The oracle's judgement of what was cached, if it is asked for: wrong, and nothing was invalidated since `ticket`.
     fn is_stale(
         &self,
-        context: &Context,
+        route: Route<'_>,
         ticket: Ticket,
-        leaf: &Leaf,
+        leaf: Leaf,
         address: u64,
         access: Access,
     ) -> bool {
-        let looked = |access| {
-            let stages = &context.translated.stages;
-            stages.translate(&*self.memory, address, access)
-        };
+        let looked = |access| route.stages.translate(&*self.memory, address, access);
         self.config.oracle
-            && contradicted(&leaf.translation, access, looked)
-            && context.tag.unchanged_since(ticket)
+            && contradicted(&leaf.translation(), access, looked)
+            && route.unchanged_since(ticket)
     }
 
-    /// Walk, from a cached table on if there is one, and cache what is found unless something was invalidated since `ticket`.
+    /// Walk, from a cached table on if there is one, and cache what is found unless something was invalidated since `ticket`. Says
+    /// whether that table was stale, if the oracle is to tell.
     fn walk(
         &self,
-        context: &Context,
+        route: Route<'_>,
         ticket: Ticket,
         address: u64,
         access: Access,
-    ) -> Result<(Leaf, Origin), Refusal> {
-        let (tag, stages) = (&context.tag, &context.translated.stages);
-        let refuse = |fault| Refusal::of(fault, context.translated.fault_disable);
-        let privileged = access.privileged;
-        self.counters.walks.add(1);
-        if matches!(stages, Stages::Nested(..)) {
-            self.counters.nested_walks.add(1);
-        }
-        let memory = Walked::new(self);
-        let table = self.cache.table(tag, privileged, address);
+        stale: &mut bool,
+    ) -> Result<Leaf, Refusal> {
+        let Route { owner, stages, .. } = route;
+        let privileged = access.privileged();
+        let memory = Walked::new(self, stages);
+        let table = self.cache.table(owner, privileged, address);
         let resumed = table.and_then(|table| stages.resume(&memory, table, address, access));
         let leaf = match resumed {
             Some(leaf) => leaf,
             None => {
-                let found = stages.find(&memory, address, access).map_err(refuse)?;
+                let found = stages.find(&memory, address, access);
+                let found = found.map_err(|fault| route.refuse(fault))?;
                 if let Some(table) = found.table {
                     self.cache
-                        .fill_table(tag, ticket, privileged, address, table);
+                        .fill_table(owner, ticket, privileged, address, table);
                 }
                 found.leaf
             }
         };
         drop(memory);
-        let stale =
-            resumed.is_some_and(|leaf| self.is_stale(context, ticket, &leaf, address, access));
-        self.cache.fill(tag, ticket, privileged, address, leaf);
-        let origin = if stale { Origin::Stale } else { Origin::Walk };
-        Ok((leaf, origin))
+        *stale = resumed.is_some_and(|leaf| self.is_stale(route, ticket, leaf, address, access));
+        self.cache.fill(owner, ticket, privileged, address, leaf);
+        Ok(leaf)
     }
 
     /// A translation request (4.2.2): what of the page is permitted, if anything is that
@@ -412,22 +462,14 @@ impl Unit {
         request: &Request,
         access: Access,
     ) -> Result<Found, Refusal> {
-        let reading = Access {
-            read: true,
-            write: false,
-            execute: false,
-            ..access
-        };
-        let writing = Access {
-            read: false,
-            write: true,
-            ..reading
-        };
-        let read = self.leaf(context, request.address, reading);
+        let reading = access.with_read(true).with_write(false).with_execute(false);
+        let writing = reading.with_read(false).with_write(true);
+        let route = Route::of(context);
+        let read = self.leaf(route, request.address, reading);
         let (mut leaf, mut origin) = match read {
             // A page that cannot be read may be one to write.
             Err(refusal) if request.write && refusal.fault.reason.is_recoverable() => self
-                .leaf(context, request.address, writing)
+                .leaf(route, request.address, writing)
                 .map_err(|other| {
                     if other.fault.reason.is_recoverable() {
                         refusal
@@ -437,29 +479,28 @@ impl Unit {
                 })?,
             other => other?,
         };
-        if request.write && leaf.translation.permissions.write && !leaf.dirty {
-            leaf = match self.leaf(context, request.address, writing) {
+        if request.write && leaf.translation().permissions.write() && !leaf.flags().dirty() {
+            leaf = match self.leaf(route, request.address, writing) {
                 Ok((marked, _)) => marked,
                 // What was cached may be older than what refuses.
                 Err(refusal) if origin != Origin::Walk && refusal.fault.reason.is_recoverable() => {
-                    let stages = &context.translated.stages;
-                    match stages.translate(&*self.memory, request.address, reading) {
-                        Ok(fresh) if !fresh.translation.permissions.write => {
+                    match route
+                        .stages
+                        .translate(&*self.memory, request.address, reading)
+                    {
+                        Ok(fresh) if !fresh.translation().permissions.write() => {
                             origin = Origin::Walk;
                             fresh
                         }
                         Ok(_) => return Err(refusal),
-                        Err(fault) => {
-                            let quiet = context.translated.fault_disable;
-                            return Err(Refusal::of(fault, quiet));
-                        }
+                        Err(fault) => return Err(route.refuse(fault)),
                     }
                 }
                 Err(refusal) => return Err(refusal),
             };
         }
         Ok(Found {
-            translation: leaf.told(access.look),
+            translation: leaf.told(access.look()),
             origin,
         })
     }

@@ -253,17 +253,17 @@ impl Unit {
             self.sync_all(state, out);
         });
         self.devices.read().clear_counters();
-        self.slots.all().for_each(Slot::clear_hits);
+        self.slots.all().for_each(Slot::clear_answers);
         self.counters.clear();
     }
 
     /// The counters.
     pub fn stats(&self) -> Stats {
         let counted = self.counters.read();
-        let hits = self.slots.hits();
+        let answers = self.slots.answers();
         Stats {
-            translations: counted.translations.wrapping_add(hits),
-            cache_hits: counted.cache_hits.wrapping_add(hits),
+            translations: counted.translations.wrapping_add(answers.all()),
+            cache_hits: counted.cache_hits.wrapping_add(answers.hits),
             ..counted
         }
     }

@@ -30,9 +30,30 @@ pub(super) struct Slot {
     fixed_id: AtomicBool,
     /// Where requests without PASID are cached, above the requester ID for which that was looked up.
     cached: AtomicU64,
-    hits: Striped,
-    /// Answers after a walk, for which the device was not looked for.
-    misses: Striped,
+    /// As [`Answers`] has them.
+    answers: Striped<2>,
+}
+
+/// Requests that were answered without looking for their device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Answers {
+    /// With nothing but the cache.
+    pub hits: u64,
+    /// After a walk, or as they were.
+    pub misses: u64,
+}
+
+impl Answers {
+    fn and(self, other: Self) -> Self {
+        Self {
+            hits: self.hits.wrapping_add(other.hits),
+            misses: self.misses.wrapping_add(other.misses),
+        }
+    }
+
+    pub fn all(self) -> u64 {
+        self.hits.wrapping_add(self.misses)
+    }
 }
 
 /// Where a device's requests are cached.
@@ -79,26 +100,21 @@ impl Slot {
 
     #[inline]
     pub fn count_hit(&self) {
-        self.hits.add(1);
+        self.answers.add([1, 0]);
     }
 
+    #[inline]
     pub fn count_miss(&self) {
-        self.misses.add(1);
+        self.answers.add([0, 1]);
     }
 
-    /// See [`Self::count_miss`].
-    pub fn misses(&self) -> u64 {
-        self.misses.get()
+    pub fn answers(&self) -> Answers {
+        let [hits, misses] = self.answers.get();
+        Answers { hits, misses }
     }
 
-    /// Requests that were answered with nothing but this.
-    pub fn hits(&self) -> u64 {
-        self.hits.get()
-    }
-
-    pub fn clear_hits(&self) {
-        self.hits.clear();
-        self.misses.clear();
+    pub fn clear_answers(&self) {
+        self.answers.clear();
     }
 }
 
@@ -143,7 +159,7 @@ impl Slots {
         let handle = (times << 16) | u32::try_from(number).unwrap_or(0);
         slot.tag.store(tag, Ordering::Relaxed);
         slot.fixed_id.store(fixed_id, Ordering::Relaxed);
-        slot.clear_hits();
+        slot.clear_answers();
         slot.handle.store(handle, Ordering::Release);
         Some(handle)
     }
@@ -180,24 +196,24 @@ impl Slots {
         Some((slot, slot.cached(handle)?))
     }
 
-    /// Give the slot back. Gives the hits that were counted.
-    pub fn give_back(&self, handle: u32) -> u64 {
+    /// Give the slot back. Gives what was counted.
+    pub fn give_back(&self, handle: u32) -> Answers {
         let Some(slot) = self.get(handle) else {
-            return 0;
+            return Answers::default();
         };
         slot.handle.store(0, Ordering::Release);
         slot.cached.store(0, Ordering::Release);
-        let hits = slot.hits();
-        slot.clear_hits();
+        let answers = slot.answers();
+        slot.clear_answers();
         let number = (handle & 0xffff) as usize;
         self.free.lock().returned.push_back(number);
-        hits
+        answers
     }
 
-    /// The sum of [`Slot::hits`].
-    pub fn hits(&self) -> u64 {
+    /// The sum of [`Slot::answers`].
+    pub fn answers(&self) -> Answers {
         self.all()
-            .fold(0, |sum, slot| sum.wrapping_add(slot.hits()))
+            .fold(Answers::default(), |sum, slot| sum.and(slot.answers()))
     }
 
     /// All of them, free ones included.

@@ -7,25 +7,54 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 pub const DESCRIPTOR_TYPES: usize = 16;
 
 macro_rules! counters {
-    ($($(#[$doc:meta])* $name:ident: $kind:ty,)*) => {
+    (
+        walks { $($(#[$walk_doc:meta])* $walk:ident,)* }
+        others { $($(#[$doc:meta])* $name:ident,)* }
+    ) => {
         /// The counters as they are at one time.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
         pub struct Stats {
+            $($(#[$walk_doc])* pub $walk: u64,)*
             $($(#[$doc])* pub $name: u64,)*
             /// Descriptors executed, by type.
             pub descriptors_by_type: [u64; DESCRIPTOR_TYPES],
         }
 
+        /// What walks add up to.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+        pub(crate) struct Walks {
+            $($(#[$walk_doc])* pub $walk: u64,)*
+        }
+
+        /// Of each, how many.
+        const WALK_COUNTERS: usize = [$(stringify!($walk)),*].len();
+
+        impl Walks {
+            fn into_array(self) -> [u64; WALK_COUNTERS] {
+                [$(self.$walk),*]
+            }
+
+            fn from_array([$($walk),*]: [u64; WALK_COUNTERS]) -> Self {
+                Self { $($walk),* }
+            }
+        }
+
         /// The counters as they move.
         #[derive(Debug, Default)]
         pub(crate) struct Counters {
-            $(pub $name: $kind,)*
+            walks: Striped<WALK_COUNTERS>,
+            $(pub $name: Counter,)*
             descriptors_by_type: [Counter; DESCRIPTOR_TYPES],
         }
 
         impl Counters {
             pub fn read(&self) -> Stats {
-                let mut stats = Stats { $($name: self.$name.get(),)* ..Stats::default() };
+                let walks = Walks::from_array(self.walks.get());
+                let mut stats = Stats {
+                    $($walk: walks.$walk,)*
+                    $($name: self.$name.get(),)*
+                    ..Stats::default()
+                };
                 for (to, from) in
                     stats.descriptors_by_type.iter_mut().zip(&self.descriptors_by_type)
                 {
@@ -35,6 +64,7 @@ macro_rules! counters {
             }
 
             pub fn clear(&self) {
+                self.walks.clear();
                 $(self.$name.clear();)*
                 self.descriptors_by_type.iter().for_each(Counter::clear);
             }
@@ -43,98 +73,108 @@ macro_rules! counters {
 }
 
 counters! {
-    /// Requests translated, debug looks excepted.
-    translations: Striped,
-    /// Of these, answered from a translation cache.
-    cache_hits: Counter,
-    /// Table walks made.
-    walks: Striped,
-    /// Cached translations used although a fresh walk answers otherwise.
-    stale_uses: Counter,
-    /// Requests refused.
-    faults: Counter,
-    /// Faults that found no free record.
-    fault_overflows: Counter,
-    /// Register accesses ignored.
-    mmio_ignored: Counter,
-    /// Invalidation descriptors executed.
-    descriptors: Counter,
-    /// Invalidation queue errors.
-    queue_errors: Counter,
-    /// Wait status writes that missed writable RAM.
-    status_write_errors: Counter,
-    /// Message-signalled interrupts sent.
-    msis: Counter,
-    /// Nested HWPTs allocated.
-    hwpt_allocs: Counter,
-    /// Nested HWPT allocations refused.
-    hwpt_alloc_errors: Counter,
-    /// Nested HWPTs destroyed.
-    hwpt_destroys: Counter,
-    /// Attachments, replacements included.
-    attaches: Counter,
-    /// Detachments.
-    detaches: Counter,
-    /// Attach or detach calls refused.
-    attach_errors: Counter,
-    /// Invalidate calls.
-    invalidate_calls: Counter,
-    /// Entries in them.
-    invalidate_entries: Counter,
-    /// Guest descriptors they came from.
-    invalidate_descriptors: Counter,
-    /// Invalidate calls refused, fully or in part.
-    invalidate_errors: Counter,
-    /// Invalidate entries dropped by injection.
-    invalidate_dropped: Counter,
-    /// Requests and queue fetches that found a table or the queue outside of RAM.
-    memory_errors: Counter,
-    /// Page requests of devices.
-    page_requests: Counter,
-    /// Of these, refused by the guest's tables.
-    page_requests_refused: Counter,
-    /// Of these, dropped as the page request queue had overflowed.
-    page_request_overflows: Counter,
-    /// Page group responses of the guest handed to a device.
-    page_responses: Counter,
-    /// Page group responses that the unit gave by itself.
-    page_responses_by_unit: Counter,
-    /// Page group responses of the guest to requesters that are not there.
-    page_responses_ignored: Counter,
-    /// Interrupt requests, looks excepted.
-    interrupts: Counter,
-    /// Of these, answered from the interrupt entry cache.
-    interrupt_cache_hits: Counter,
-    /// Of these, refused.
-    interrupt_faults: Counter,
-    /// Faults that a pending record told of already.
-    faults_collapsed: Counter,
-    /// Device-TLB invalidations that timed out or failed.
-    device_tlb_errors: Counter,
-    /// Objects of the host that could not be destroyed at the time.
-    hwpt_destroy_errors: Counter,
-    /// Invalidate calls that went on after a refused one.
-    invalidate_resumed: Counter,
-    /// Waits aborted as a device could be neither flushed nor blocked.
-    host_timeouts: Counter,
-    /// Page requests that came from the host.
-    host_page_requests: Counter,
-    /// Of these, answered at once as they were none or of no device.
-    host_page_requests_refused: Counter,
-    /// PASIDs that were not attached as their device has the most it can have.
-    pasids_ignored: Counter,
-    /// Of the walks that the unit made by itself, those through both stages.
-    nested_walks: Striped,
-    /// Walks of second-stage tables: of requests, and for each first-stage table
-    /// and page of a nested one.
-    second_stage_walks: Striped,
-    /// Paging entries read in walks of the unit.
-    table_reads: Striped,
-    /// Accessed and dirty bits set in paging entries, those of one entry together.
-    table_updates: Striped,
+    walks {
+        /// Table walks made.
+        walks,
+        /// Of the walks that the unit made by itself, those through both stages.
+        nested_walks,
+        /// Walks of second-stage tables: of requests, and for each first-stage table
+        /// and page of a nested one.
+        second_stage_walks,
+        /// Paging entries read in walks of the unit.
+        table_reads,
+        /// Accessed and dirty bits set in paging entries, those of one entry together.
+        table_updates,
+    }
+    others {
+        /// Requests translated, debug looks excepted.
+        translations,
+        /// Of these, answered from a translation cache.
+        cache_hits,
+        /// Cached translations used although a fresh walk answers otherwise.
+        stale_uses,
+        /// Requests refused.
+        faults,
+        /// Faults that found no free record.
+        fault_overflows,
+        /// Register accesses ignored.
+        mmio_ignored,
+        /// Invalidation descriptors executed.
+        descriptors,
+        /// Invalidation queue errors.
+        queue_errors,
+        /// Wait status writes that missed writable RAM.
+        status_write_errors,
+        /// Message-signalled interrupts sent.
+        msis,
+        /// Nested HWPTs allocated.
+        hwpt_allocs,
+        /// Nested HWPT allocations refused.
+        hwpt_alloc_errors,
+        /// Nested HWPTs destroyed.
+        hwpt_destroys,
+        /// Attachments, replacements included.
+        attaches,
+        /// Detachments.
+        detaches,
+        /// Attach or detach calls refused.
+        attach_errors,
+        /// Invalidate calls.
+        invalidate_calls,
+        /// Entries in them.
+        invalidate_entries,
+        /// Guest descriptors they came from.
+        invalidate_descriptors,
+        /// Invalidate calls refused, fully or in part.
+        invalidate_errors,
+        /// Invalidate entries dropped by injection.
+        invalidate_dropped,
+        /// Requests and queue fetches that found a table or the queue outside of RAM.
+        memory_errors,
+        /// Page requests of devices.
+        page_requests,
+        /// Of these, refused by the guest's tables.
+        page_requests_refused,
+        /// Of these, dropped as the page request queue had overflowed.
+        page_request_overflows,
+        /// Page group responses of the guest handed to a device.
+        page_responses,
+        /// Page group responses that the unit gave by itself.
+        page_responses_by_unit,
+        /// Page group responses of the guest to requesters that are not there.
+        page_responses_ignored,
+        /// Interrupt requests, looks excepted.
+        interrupts,
+        /// Of these, answered from the interrupt entry cache.
+        interrupt_cache_hits,
+        /// Of these, refused.
+        interrupt_faults,
+        /// Faults that a pending record told of already.
+        faults_collapsed,
+        /// Device-TLB invalidations that timed out or failed.
+        device_tlb_errors,
+        /// Objects of the host that could not be destroyed at the time.
+        hwpt_destroy_errors,
+        /// Invalidate calls that went on after a refused one.
+        invalidate_resumed,
+        /// Waits aborted as a device could be neither flushed nor blocked.
+        host_timeouts,
+        /// Page requests that came from the host.
+        host_page_requests,
+        /// Of these, answered at once as they were none or of no device.
+        host_page_requests_refused,
+        /// PASIDs that were not attached as their device has the most it can have.
+        pasids_ignored,
+    }
 }
 
 impl Counters {
+    /// A walk is over, or several are.
+    #[inline]
+    pub fn walked(&self, walks: Walks) {
+        self.walks.add(walks.into_array());
+    }
+
     /// A descriptor of this type was executed, by whoever has the unit's state locked.
     pub fn descriptor(&self, kind: u8) {
         self.descriptors.add_alone(1);
@@ -171,19 +211,19 @@ impl Counter {
 /// Threads that count without disturbing each other.
 const THREADS: usize = 4;
 
-/// A counter in a cache line of its own, and the one that is fetched along with it.
-#[derive(Debug, Default)]
+/// Counters in a cache line of their own, and the one that is fetched along with it.
+#[derive(Debug)]
 #[repr(align(128))]
-struct Line(AtomicU64);
+struct Line<const N: usize>([AtomicU64; N]);
 
-/// A counter that many threads move.
-#[derive(Debug, Default)]
-pub(crate) struct Striped {
+/// Counters that many threads move, always together.
+#[derive(Debug)]
+pub(crate) struct Striped<const N: usize> {
     /// Of so many threads one each, while they live: nobody else writes it.
-    own: [Line; THREADS],
-    others: Line,
-    /// What it was when it was cleared.
-    cleared: AtomicU64,
+    own: [Line<N>; THREADS],
+    others: Line<N>,
+    /// What they were when they were cleared.
+    cleared: [AtomicU64; N],
 }
 
 /// The numbers below [`THREADS`] that nobody has, a bit for each.
@@ -256,34 +296,68 @@ fn new_thread_number() -> usize {
     number as usize
 }
 
-impl Striped {
+fn zeros<const N: usize>() -> [AtomicU64; N] {
+    core::array::from_fn(|_| AtomicU64::new(0))
+}
+
+impl<const N: usize> Default for Line<N> {
+    fn default() -> Self {
+        Self(zeros())
+    }
+}
+
+impl<const N: usize> Default for Striped<N> {
+    fn default() -> Self {
+        Self {
+            own: Default::default(),
+            others: Line::default(),
+            cleared: zeros(),
+        }
+    }
+}
+
+impl<const N: usize> Striped<N> {
     #[inline(always)]
-    pub fn add(&self, count: u64) {
+    pub fn add(&self, counts: [u64; N]) {
         match self.own.get(thread_number()) {
             Some(Line(own)) => {
-                let before = own.load(Ordering::Relaxed);
-                own.store(before.wrapping_add(count), Ordering::Relaxed);
+                for (own, count) in own.iter().zip(counts) {
+                    if count != 0 {
+                        let before = own.load(Ordering::Relaxed);
+                        own.store(before.wrapping_add(count), Ordering::Relaxed);
+                    }
+                }
             }
             None => {
-                self.others.0.fetch_add(count, Ordering::Relaxed);
+                for (other, count) in self.others.0.iter().zip(counts) {
+                    other.fetch_add(count, Ordering::Relaxed);
+                }
             }
         }
     }
 
-    fn total(&self) -> u64 {
-        let lines = self.own.iter().chain([&self.others]);
-        lines.fold(0, |sum, Line(line)| {
-            sum.wrapping_add(line.load(Ordering::Relaxed))
-        })
+    fn totals(&self) -> [u64; N] {
+        let mut totals = [0_u64; N];
+        for Line(line) in self.own.iter().chain([&self.others]) {
+            for (total, counter) in totals.iter_mut().zip(line) {
+                *total = total.wrapping_add(counter.load(Ordering::Relaxed));
+            }
+        }
+        totals
     }
 
-    pub fn get(&self) -> u64 {
-        let cleared = self.cleared.load(Ordering::Relaxed);
-        self.total().wrapping_sub(cleared)
+    pub fn get(&self) -> [u64; N] {
+        let mut counts = self.totals();
+        for (count, cleared) in counts.iter_mut().zip(&self.cleared) {
+            *count = count.wrapping_sub(cleared.load(Ordering::Relaxed));
+        }
+        counts
     }
 
     pub fn clear(&self) {
-        self.cleared.store(self.total(), Ordering::Relaxed);
+        for (cleared, total) in self.cleared.iter().zip(self.totals()) {
+            cleared.store(total, Ordering::Relaxed);
+        }
     }
 }
 
@@ -296,12 +370,13 @@ mod tests {
         let counter = Striped::default();
         std::thread::scope(|scope| {
             for _ in 0..2 * THREADS {
-                scope.spawn(|| (0..1000).for_each(|_| counter.add(1)));
+                scope.spawn(|| (0..1000).for_each(|_| counter.add([1, 2])));
             }
         });
-        assert_eq!(counter.get(), 2 * THREADS as u64 * 1000);
+        let each = 2 * THREADS as u64 * 1000;
+        assert_eq!(counter.get(), [each, 2 * each]);
         counter.clear();
-        assert_eq!(counter.get(), 0);
+        assert_eq!(counter.get(), [0, 0]);
     }
 
     #[test]
@@ -319,10 +394,10 @@ mod tests {
         let counter = Striped::default();
         for _ in 0..4 * THREADS {
             std::thread::scope(|scope| {
-                scope.spawn(|| counter.add(1));
-                scope.spawn(|| counter.add(1));
+                scope.spawn(|| counter.add([1]));
+                scope.spawn(|| counter.add([1]));
             });
         }
-        assert_eq!(counter.get(), 8 * THREADS as u64);
+        assert_eq!(counter.get(), [8 * THREADS as u64]);
     }
 }

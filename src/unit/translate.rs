@@ -2,16 +2,18 @@
 
 use super::Unit;
 use super::device::Device;
-use super::direct::{Found, Origin, Source};
+use super::direct::{Found, Missed, Origin, Source};
 use super::fault_log::Refused;
 use super::outbox::Outbox;
 use super::slots::{Cached, Slot};
+use super::stats::Walks;
 use crate::event::Event;
 use crate::host::ioctl::Fd;
 use crate::host::soft::{Dma, DmaFault, Twin, TwinRequest};
 use crate::spec::fault::{FaultReason, RecordedType};
 use crate::translate::tables::{Purpose, Requester};
-use crate::translate::{Access, Diagnostic, Fault, Permissions, Translation};
+use crate::translate::walk::Leaf;
+use crate::translate::{Access, Diagnostic, Fault, Translation};
 use crate::{Error, Result};
 
 /// The address type of a request (PCIe AT, 4.1).
@@ -79,13 +81,12 @@ impl Request {
     }
 
     pub(super) fn access(&self) -> Access {
-        Access {
-            read: self.read,
-            write: self.write,
-            execute: self.execute,
-            privileged: self.privileged,
-            look: self.debug,
-        }
+        Access::new()
+            .with_read(self.read)
+            .with_write(self.write)
+            .with_execute(self.execute)
+            .with_privileged(self.privileged)
+            .with_look(self.debug)
     }
 
     /// Whose entries it goes through, and what for.
@@ -127,8 +128,8 @@ pub struct Known<'a>(&'a Slot, Cached);
 
 /// What became of plain DMA.
 pub enum Plain {
-    /// It goes there.
-    Found(Translation),
+    /// It goes there, see [`Leaf::told_plainly`].
+    Found(Leaf),
     /// The whole answer.
     Answered(Answer),
     /// More is to be looked at: [`Unit::translate_other`].
@@ -173,7 +174,7 @@ impl Unit {
                 Err(None) => Plain::Unknown,
             };
             match plain {
-                Plain::Found(translation) => return Ok(translation.into()),
+                Plain::Found(leaf) => return Ok(leaf.told_plainly().into()),
                 Plain::Answered(answer) => return Ok(answer),
                 Plain::Unknown => {}
             }
@@ -240,37 +241,31 @@ impl Unit {
     /// Where plain DMA goes that [`Self::look`] did not find: for an answer to what is known the device need not be looked for.
     pub fn walk_plain(
         &self,
-        Known(slot, Cached { source_id, .. }): Known<'_>,
+        Known(slot, Cached { link, source_id }): Known<'_>,
         handle: u32,
         address: u64,
         read: bool,
         write: bool,
     ) -> Plain {
-        let source = Source {
-            device: handle,
-            id: source_id,
-        };
-        let request = Request {
-            address,
-            read,
-            write,
-            ..Request::default()
-        };
-        match self.translate_missed(source, &request) {
-            Ok(Found {
-                translation,
-                origin: Origin::Walk,
-            }) => {
+        let access = Access::new().with_read(read).with_write(write);
+        match self.translate_missed(link, address, access) {
+            Ok(leaf) => {
                 slot.count_miss();
-                self.counters.translations.add(1);
-                self.trace_translation(source_id, address, translation.address);
-                Plain::Found(told(translation, &request))
+                self.trace_translation(source_id, address, leaf.address());
+                Plain::Found(leaf)
             }
-            other => {
+            Err(Missed::Forgotten) => Plain::Unknown,
+            Err(Missed::Refused(refusal)) => {
                 // Not with the lock held: the answer calls the VMM.
                 let device = self.devices.read().get(handle);
+                let request = Request {
+                    address,
+                    read,
+                    write,
+                    ..Request::default()
+                };
                 device.map_or(Plain::Unknown, |device| {
-                    Plain::Answered(self.answer(&device, source_id, &request, other))
+                    Plain::Answered(self.answer(&device, source_id, &request, Err(refusal)))
                 })
             }
         }
@@ -326,8 +321,8 @@ impl Unit {
         let hit = self.cache.get_by(cached.link, address)?;
         let page = hit.permissions();
         // As `Leaf::told` and `Leaf::serves`.
-        let may_write = page.write && hit.is_dirty();
-        if (read && !page.read) || (write && !may_write) {
+        let may_write = page.write() && hit.is_dirty();
+        if (read && !page.read()) || (write && !may_write) {
             return None;
         }
         slot.count_hit();
@@ -336,11 +331,7 @@ impl Unit {
         Some(Translation {
             address: target,
             page_size: hit.page_size(),
-            permissions: Permissions {
-                write: may_write,
-                execute: false,
-                ..page
-            },
+            permissions: page.with_write(may_write).with_execute(false),
         })
     }
 
@@ -374,8 +365,11 @@ impl Unit {
             stale,
             walks,
         } = twin.dma(file, &asked);
-        if !access.look {
-            self.counters.walks.add(u64::from(walks));
+        if !access.look() {
+            self.counters.walked(Walks {
+                walks: walks.into(),
+                ..Walks::default()
+            });
         }
         let origin = match (stale, cache_hit) {
             (true, _) => Origin::Stale,
@@ -489,12 +483,9 @@ impl Unit {
 /// they can read.
 fn told(translation: Translation, request: &Request) -> Translation {
     Translation {
-        permissions: Permissions {
-            execute: translation.permissions.execute
-                && translation.permissions.read
-                && request.execute,
-            ..translation.permissions
-        },
+        permissions: translation.permissions.with_execute(
+            translation.permissions.execute() && translation.permissions.read() && request.execute,
+        ),
         ..translation
     }
 }

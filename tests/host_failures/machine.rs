@@ -468,11 +468,7 @@ impl Machine {
 
     /// Where a request of a device goes on the twin.
     pub fn dma(&self, device: usize, pasid: usize, address: u64) -> Result<u64, DmaFault> {
-        let access = Access {
-            read: true,
-            write: true,
-            ..Access::default()
-        };
+        let access = Access::new().with_read(true).with_write(true);
         let request = TwinRequest {
             address,
             pasid: (pasid > 0).then_some(pasid as u32),

@@ -307,10 +307,10 @@ impl Machine {
             Ok(to) => Said::Page {
                 address: to.address,
                 size: to.page_size,
-                read: to.permissions.read,
-                write: to.permissions.write,
-                execute: to.permissions.execute,
-                untranslated: to.permissions.untranslated,
+                read: to.permissions.read(),
+                write: to.permissions.write(),
+                execute: to.permissions.execute(),
+                untranslated: to.permissions.untranslated(),
             },
             Err(fault) => Said::Refused {
                 code: fault.reason.code(),

@@ -75,15 +75,15 @@ fn the_cache_is_bounded() {
 fn who_still_has_a_forgotten_context_caches_nothing_under_it() {
     let translations = TranslationCache::default();
     let cache = ContextCache::default();
-    let leaf = crate::translate::walk::Leaf {
-        translation: crate::translate::Translation {
+    let leaf = crate::translate::walk::Leaf::new(
+        crate::translate::Translation {
             address: 0x5000,
             page_size: 0x1000,
             permissions: crate::translate::Permissions::ALL,
         },
-        dirty: true,
-        fractured: false,
-    };
+        true,
+        false,
+    );
     let forget: [fn(&ContextCache, &TranslationCache); 2] = [
         |cache, _| cache.clear(),
         // Another one in its place.

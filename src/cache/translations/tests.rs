@@ -2,21 +2,19 @@ use super::*;
 use crate::translate::Permissions;
 
 fn leaf(address: u64, page_size: u64) -> Leaf {
-    Leaf {
-        translation: Translation {
+    Leaf::new(
+        Translation {
             address,
             page_size,
             permissions: Permissions::ALL,
         },
-        dirty: true,
-        fractured: false,
-    }
+        true,
+        false,
+    )
 }
 
 fn cached(cache: &TranslationCache, tag: &Tag, address: u64) -> Option<u64> {
-    cache
-        .get(tag, false, address)
-        .map(|leaf| leaf.translation.address)
+    cache.get(tag, false, address).map(|leaf| leaf.address())
 }
 
 #[test]
@@ -117,7 +115,7 @@ fn privileged_requests_have_entries_of_their_own() {
     let tag = cache.new_tag();
     let found = |privileged| {
         let leaf = cache.get(&tag, privileged, 0x1000)?;
-        Some(leaf.translation.address)
+        Some(leaf.address())
     };
     for size in [1 << 12, 1 << 21, 1 << 30] {
         cache.fill(&tag, tag.ticket(), true, 0x1000, leaf(0x1000, size));
@@ -125,10 +123,7 @@ fn privileged_requests_have_entries_of_their_own() {
         cache.invalidate_range(&tag, 0x1000, 1, true);
         assert_eq!(found(true), None);
     }
-    let table = LastTable {
-        address: 0x9000,
-        rights: Rights::ALL,
-    };
+    let table = LastTable::with_entry(0x9000, Rights::ALL);
     cache.fill_table(&tag, tag.ticket(), true, 0x1000, table);
     assert_eq!(cache.table(&tag, false, 0x1000), None);
     assert_eq!(cache.table(&tag, true, 0x1000), Some(table));
@@ -200,13 +195,7 @@ fn a_range_at_the_end_of_the_address_space_wraps_without_harm() {
 fn tables_are_kept_until_more_than_leaves_is_named() {
     let cache = TranslationCache::default();
     let tag = cache.new_tag();
-    let table = LastTable {
-        address: 0x9000,
-        rights: Rights {
-            write: false,
-            ..Rights::ALL
-        },
-    };
+    let table = LastTable::with_entry(0x9ff8, Rights::ALL.with_write(false));
     let fill = || cache.fill_table(&tag, tag.ticket(), false, 0x41_2000, table);
     fill();
     assert_eq!(cache.table(&tag, false, 0x5f_f000), Some(table));
@@ -275,22 +264,21 @@ fn more_tags_than_there_are_places_do_without_entries() {
 fn what_is_packed_comes_out_again() {
     for bits in 0..256_u32 {
         let flag = |bit: u32| bits & (1 << bit) != 0;
-        let packed = Leaf {
-            translation: Translation {
+        let packed = Leaf::new(
+            Translation {
                 address: 0x000f_ffff_ffe0_0000,
                 page_size: 1 << 21,
-                permissions: Permissions {
-                    read: flag(0),
-                    write: flag(1),
-                    execute: flag(2),
-                    privileged: flag(3),
-                    global: flag(4),
-                    untranslated: flag(5),
-                },
+                permissions: Permissions::new()
+                    .with_read(flag(0))
+                    .with_write(flag(1))
+                    .with_execute(flag(2))
+                    .with_privileged(flag(3))
+                    .with_global(flag(4))
+                    .with_untranslated(flag(5)),
             },
-            dirty: flag(6),
-            fractured: flag(7),
-        };
+            flag(6),
+            flag(7),
+        );
         let cache = TranslationCache::default();
         let tag = cache.new_tag();
         cache.fill(&tag, tag.ticket(), false, 0x40_0000, packed);

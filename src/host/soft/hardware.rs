@@ -216,29 +216,27 @@ impl Paging {
         let Some((rights, page_size)) = found else {
             return refuse(self.unmapped(), Diagnostic::ParentUnmapped);
         };
-        if (access.write && !rights.write) || (access.read && !rights.read) {
+        if (access.write() && !rights.write) || (access.read() && !rights.read) {
             return refuse(self.denied(access, rights), Diagnostic::ParentReadOnly);
         }
         let page = address & !PAGE_SIZE.wrapping_sub(1);
         let dirty = tracking.is_none_or(|dirty| {
-            if access.write && !access.look {
+            if access.write() && !access.look() {
                 dirty.mark(page);
             }
             dirty.is_marked(page)
         });
-        Ok(Leaf {
-            translation: Translation {
+        Ok(Leaf::new(
+            Translation {
                 address,
                 page_size,
-                permissions: Permissions {
-                    read: rights.read,
-                    write: rights.write,
-                    ..Permissions::ALL
-                },
+                permissions: Permissions::ALL
+                    .with_read(rights.read)
+                    .with_write(rights.write),
             },
             dirty,
-            fractured: false,
-        })
+            false,
+        ))
     }
 
     fn unmapped(&self) -> FaultReason {
@@ -251,7 +249,7 @@ impl Paging {
 
     fn denied(&self, access: Access, rights: PinRights) -> FaultReason {
         match self.format.first_stage {
-            true if access.write && !rights.write => FaultReason::NoWrite,
+            true if access.write() && !rights.write => FaultReason::NoWrite,
             true => FaultReason::NoRead,
             false => FaultReason::SecondStagePermission,
         }
@@ -259,11 +257,7 @@ impl Paging {
 
     /// A qword of a table, for reading or writing.
     fn check_table(&self, address: u64, write: bool) -> Result<(), TableError> {
-        let access = Access {
-            read: true,
-            write,
-            ..Access::default()
-        };
+        let access = Access::new().with_read(true).with_write(write);
         match self.translate(address, PAGE_SIZE, access) {
             Ok(_) => Ok(()),
             Err(fault) if fault.reason == FaultReason::SecondStagePermission => {
@@ -334,10 +328,10 @@ impl Hardware {
 
 /// What of a request the PASID entry allows, before any table.
 fn check_request(entry: PasidEntry2, access: Access) -> Result<(), Fault> {
-    if access.execute && !entry.execute_request() {
+    if access.execute() && !entry.execute_request() {
         return refuse(FaultReason::ExecuteDisabled, Diagnostic::ExecuteDisabled);
     }
-    if access.privileged && !entry.supervisor_request() {
+    if access.privileged() && !entry.supervisor_request() {
         return refuse(
             FaultReason::SupervisorDisabled,
             Diagnostic::SupervisorDisabled,
@@ -350,7 +344,7 @@ fn through_maps(domain: &Paging, address: u64, access: Access) -> Dma {
     let found = domain.translate(address, PAGE_SIZE, access);
     Dma::plain(
         found
-            .map(|leaf| leaf.told(access.look))
+            .map(|leaf| leaf.told(access.look()))
             .map_err(DmaFault::Table),
     )
 }
@@ -366,13 +360,13 @@ struct Walker<'a> {
 impl Walker<'_> {
     fn dma(&self, address: u64, access: Access) -> Dma {
         // Supervisor and user requests see different permissions; only users' are kept.
-        let cacheable = !access.look && !access.privileged;
+        let cacheable = !access.look() && !access.privileged();
         let ticket = self.tag.ticket();
         if cacheable {
             let cached = self.cache.get(self.tag, false, address);
             if let Some(leaf) = cached.filter(|leaf| leaf.serves(access)) {
                 let stale =
-                    contradicted(&leaf.translation, access, |look| self.walk(address, look))
+                    contradicted(&leaf.translation(), access, |look| self.walk(address, look))
                         && self.tag.unchanged_since(ticket);
                 return Dma {
                     result: Ok(leaf.told(false)),
@@ -388,7 +382,7 @@ impl Walker<'_> {
         }
         Dma {
             result: walked
-                .map(|leaf| leaf.told(access.look))
+                .map(|leaf| leaf.told(access.look()))
                 .map_err(DmaFault::Table),
             cache_hit: false,
             stale: false,
@@ -402,17 +396,17 @@ impl Walker<'_> {
         let parent = &*self.domain.parent;
         let root = self.domain.data.pgtbl_addr & !PAGE_SIZE.wrapping_sub(1);
         let leaf = walk(parent, self.format, root, address, access)?.leaf;
-        let first = leaf.translation;
+        let first = leaf.translation();
         let found = parent.translate(first.address, first.page_size, access)?;
-        let second = found.translation;
-        let leaf = Leaf {
-            translation: Translation {
+        let second = found.translation();
+        let leaf = Leaf::new(
+            Translation {
                 permissions: first.permissions.and(second.permissions),
                 ..second
             },
-            dirty: leaf.dirty && found.dirty,
-            fractured: second.page_size < first.page_size,
-        };
+            leaf.flags().dirty() && found.flags().dirty(),
+            second.page_size < first.page_size,
+        );
         Ok(leaf.clear_of_interrupts(address))
     }
 }
@@ -426,18 +420,15 @@ impl Twin {
             return Dma::plain(Err(DmaFault::Blocked));
         };
         let mut dma = self.hardware.dma(&device, request);
-        let writes = request.access.write && request.access.read;
+        let writes = request.access.write() && request.access.read();
         if dma.result.is_err() && request.kind == Purpose::Translation && writes {
             let less = TwinRequest {
-                access: Access {
-                    write: false,
-                    ..request.access
-                },
+                access: request.access.with_write(false),
                 ..*request
             };
             dma = self.hardware.dma(&device, &less);
         }
-        if !request.access.look {
+        if !request.access.look() {
             self.hardware.count(&dma);
         }
         dma

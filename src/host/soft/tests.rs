@@ -14,18 +14,8 @@ use crate::host::uapi::*;
 use crate::translate::Access;
 use crate::translate::tables::Purpose;
 
-const READ: Access = Access {
-    read: true,
-    write: false,
-    execute: false,
-    privileged: false,
-    look: false,
-};
-const WRITE: Access = Access {
-    read: false,
-    write: true,
-    ..READ
-};
+const READ: Access = Access::new().with_read(true);
+const WRITE: Access = READ.with_read(false).with_write(true);
 
 /// Present, writable, user.
 const PWU: u64 = 0b111;

@@ -141,10 +141,10 @@ fn permissions_are_those_in_common_and_the_path_is_kept() {
         panic!("too few pages");
     };
     assert_eq!(first.permissions, Permissions::ALL);
-    assert!(!second.permissions.write);
+    assert!(!second.permissions.write());
     assert_eq!(second.path, [0xa005, 0x4007, 0x3007, 0x2007, 0]);
     ram.set(ROOT, 0, 0x2000 | TABLE & !2);
-    assert!(!found(&ram, 4, EVERYTHING)[0].permissions.write);
+    assert!(!found(&ram, 4, EVERYTHING)[0].permissions.write());
 }
 
 #[test]
@@ -216,10 +216,7 @@ fn run(address: u64, translated: u64, length: u64) -> Run {
 fn runs_join_when_both_sides_and_permissions_go_on() {
     let mut merger = Merger::default();
     let read_only = Run {
-        permissions: Permissions {
-            write: false,
-            ..Permissions::ALL
-        },
+        permissions: Permissions::ALL.with_write(false),
         ..run(0x4000, 0xb000, 0x1000)
     };
     let given = [
@@ -354,7 +351,7 @@ fn a_second_stage_may_allow_one_direction_only() {
     assert_eq!(
         found
             .iter()
-            .map(|run| (run.address, run.permissions.read, run.permissions.write))
+            .map(|run| (run.address, run.permissions.read(), run.permissions.write()))
             .collect::<Vec<_>>(),
         [
             (last - 0x2000, false, true),
@@ -391,10 +388,7 @@ fn nested_stages_are_composed() {
     ram.set(above + 0x3000, 3, 0x200_0000 | PS | TABLE);
     let stages = Stages::Nested(first(4), second(4, below, Role::Nested));
     let read_only = |run: Run| Run {
-        permissions: Permissions {
-            write: false,
-            ..Permissions::ALL
-        },
+        permissions: Permissions::ALL.with_write(false),
         ..run
     };
     assert_eq!(

@@ -72,15 +72,13 @@ impl Unit {
 fn walk(memory: &Notes<'_>, translated: &Translated, address: u64, lines: &mut Lines) {
     let stages = &translated.stages;
     let go = |write: bool| {
-        let access = Access {
-            read: !write,
-            write,
-            look: true,
-            ..Access::default()
-        };
+        let access = Access::new()
+            .with_read(!write)
+            .with_write(write)
+            .with_look(true);
         let verdict = match stages.translate(memory, address, access) {
             Ok(leaf) => {
-                let to = leaf.translation;
+                let to = leaf.translation();
                 format!(
                     "goes to {:#x}, page of {:#x} bytes, may {}",
                     to.address,
@@ -169,9 +167,9 @@ impl<'a, F: PageFormat> Levels<'a, F> {
 
 fn permission_text(may: Permissions) -> String {
     let granted = [
-        (may.read, "read"),
-        (may.write, "write"),
-        (may.execute, "execute"),
+        (may.read(), "read"),
+        (may.write(), "write"),
+        (may.execute(), "execute"),
     ];
     let names: Vec<_> = granted
         .iter()

@@ -18,10 +18,7 @@ fn a_walk_sets_accessed_and_dirty_bits_in_the_processs_memory() {
     nest.ram.map(0x5000, 0x10_0000);
     let leaf = 0x4000 + 5 * 8;
     let bench = &nest.bench;
-    let look = Access {
-        look: true,
-        ..WRITE
-    };
+    let look = WRITE.with_look(true);
     bench.dma(nest.fd, None, 0x5000, look);
     assert_eq!(nest.ram.peek(leaf), 0x10_0000 | PWU, "a look sets nothing");
     assert_eq!(bench.target(nest.fd, 0x5123), Some(0x10_0123));
@@ -222,10 +219,7 @@ fn supervisor_requests_need_sre_and_obey_wpe() {
     let nest = Nest::default();
     nest.ram.map(0x5000, 0x10_0000);
     nest.ram.poke(0x4000 + 5 * 8, 0x10_0000 | 0b001);
-    let privileged = Access {
-        privileged: true,
-        ..WRITE
-    };
+    let privileged = WRITE.with_privileged(true);
     for (flags, expected) in [
         (0, Some(FaultReason::SupervisorDisabled)),
         (VTD_S1_WPE, Some(FaultReason::SupervisorDisabled)),
@@ -240,10 +234,7 @@ fn supervisor_requests_need_sre_and_obey_wpe() {
             Some(expected) => assert_eq!(reason(dma), expected, "{flags:#x}"),
         }
     }
-    let execute = Access {
-        execute: true,
-        ..READ
-    };
+    let execute = READ.with_execute(true);
     let dma = nest.bench.dma(nest.fd, Some(0), 0x5000, execute);
     assert_eq!(reason(dma), FaultReason::ExecuteDisabled);
 }
@@ -292,14 +283,11 @@ fn a_translation_request_gets_what_there_is() {
     let request = TwinRequest {
         address: 0x5000,
         pasid: None,
-        access: Access {
-            write: true,
-            ..READ
-        },
+        access: READ.with_write(true),
         kind: Purpose::Translation,
     };
     let found = nest.bench.twin.dma(nest.fd, &request).result.unwrap();
-    assert!(found.permissions.read && !found.permissions.write);
+    assert!(found.permissions.read() && !found.permissions.write());
 }
 
 #[test]
