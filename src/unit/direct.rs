@@ -202,6 +202,7 @@ impl Unit {
     ///
     /// # Errors
     /// It is refused, or the context that the link is of was forgotten.
+    #[inline(always)]
     pub(super) fn translate_missed(
         &self,
         link: Link,
@@ -422,6 +423,8 @@ impl Unit {
 
     /// Walk, from a cached table on if there is one, and cache what is found unless something was invalidated since `ticket`. Says
     /// whether that table was stale, if the oracle is to tell.
+    // What is handed on would else be written in pieces and read as a whole, which has to wait.
+    #[inline(always)]
     fn walk(
         &self,
         route: Route<'_>,

@@ -6,7 +6,7 @@ use super::machine::Unit;
 use super::measured::Measured;
 use super::plot::{Group, Plot};
 use super::rows::{
-    Row, added, faster, independent, most_to_least, reads, two_threads, while_draining,
+    Row, added, faster, independent, miss, most_to_least, reads, two_threads, while_draining,
 };
 use super::samples::{digits, time};
 
@@ -98,7 +98,7 @@ fn misses(m: &Measured) -> Section {
             None,
         ),
     ] {
-        rows.extend(faster(m, name, case, at_least));
+        rows.extend(miss(m, name, case, at_least));
     }
     for (name, case, at_most) in [
         ("walk-first-cold", "table reads of a miss, cold", None),
