@@ -861,6 +861,14 @@ typedef struct NvtdOps {
    * something always listens. Must not call back into the unit.
    */
   uint32_t (*wants_events)(void *opaque);
+  /**
+   * Optional. The unit has done as much of the guest's queue as one call may, and left
+   * the rest: call nvtd_work() soon, from where the VMM does what can wait (a bottom
+   * half, another thread), so that nobody waits long for the VMM's locks. Must not
+   * call back into the unit. Without it the rest is done when the guest next reads or
+   * writes IQT, IQH or FSTS, which one that waits in memory may not do.
+   */
+  void (*more_work)(void *opaque);
 } NvtdOps;
 
 /**
@@ -1266,6 +1274,10 @@ typedef struct NvtdStats {
    * Times that accessed and dirty bits were set in a paging entry.
    */
   uint64_t table_updates;
+  /**
+   * Times that the rest of the queue was left for later; see NvtdOps.more_work.
+   */
+  uint64_t queue_pauses;
 } NvtdStats;
 
 /**
@@ -1685,7 +1697,8 @@ int nvtd_mmio_read(struct NvtdUnit *unit,
  * `offset`. A write to IQT, GCMD or FSTS does its work before it returns:
  * invalidation descriptors are executed, at most one queue length of them, the
  * host is called, wait statuses are written and interrupts are sent through
- * NvtdOps.msi. Writes of the guest that hardware would ignore are ignored and
+ * NvtdOps.msi. Descriptors that make much work may be left for later, see
+ * NvtdOps.more_work. Writes of the guest that hardware would ignore are ignored and
  * counted. Any thread; several at once are serialised.
  *
  * Returns 0, or -EINVAL as nvtd_mmio_read(); nothing is then changed.
@@ -1694,6 +1707,15 @@ int nvtd_mmio_write(struct NvtdUnit *unit,
                     uint64_t offset,
                     uint32_t size,
                     uint64_t value);
+
+/**
+ * Go on with the queue, of which an earlier call has left a part, see
+ * NvtdOps.more_work. Nothing happens if there is none. Any thread; not from inside
+ * callbacks.
+ *
+ * Returns 0, or -EINVAL: unit is NULL.
+ */
+int nvtd_work(struct NvtdUnit *unit);
 
 /**
  * Register guest RAM: `size` bytes at guest-physical `gpa`, which the process

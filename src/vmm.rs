@@ -136,6 +136,11 @@ pub trait Vmm: Send + Sync {
         let _ = (file, on);
     }
 
+    /// A call has done as much for the guest as one call may, and left the rest: call
+    /// `Unit::work` soon, but not before this one has returned to whoever made it. Without that the
+    /// rest is done with the guest's next access of IQT, IQH or FSTS.
+    fn more_work(&self) {}
+
     /// The present requester ID of the device added with `tag`, or None if the
     /// one given when it was added holds.
     fn source_id(&self, tag: u64) -> Option<u16> {

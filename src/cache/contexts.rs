@@ -146,10 +146,13 @@ impl ContextCache {
         entries.insert(key, context);
     }
 
-    /// Forget the entries for which `named` holds.
-    pub fn forget(&self, named: impl Fn(&Key, &Context) -> bool) {
+    /// Forget the entries for which `named` holds. Gives how many were looked at.
+    pub fn forget(&self, named: impl Fn(&Key, &Context) -> bool) -> usize {
         self.epoch.fetch_add(1, Ordering::SeqCst);
-        self.entries.write().forget(named);
+        let mut entries = self.entries.write();
+        let looked_at = entries.by_key.len();
+        entries.forget(named);
+        looked_at
     }
 
     /// Forget everything.

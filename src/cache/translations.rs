@@ -336,40 +336,45 @@ impl TranslationCache {
     }
 
     /// Forget `pages` pages of 4 KiB from `address` on, and unless `leaf_only` the tables
-    /// that lead to them.
-    pub fn invalidate_range(&self, tag: &Tag, address: u64, pages: u64, leaf_only: bool) {
+    /// that lead to them. Gives how many sets of entries were looked at.
+    pub fn invalidate_range(&self, tag: &Tag, address: u64, pages: u64, leaf_only: bool) -> u64 {
         let Some(owner) = tag.owner() else {
-            return;
+            return 0;
         };
         let state = owner.state();
         state.move_epoch();
         let present = state.kinds();
         if pages > MAX_PAGES_ONE_BY_ONE || present & kinds::FRACTURED != 0 {
             state.move_stamp();
-            return;
+            return 0;
         }
+        let mut looked_at = 0_u64;
         let bytes = pages.wrapping_mul(PAGE_SIZE);
         let mut kinds = present & if leaf_only { ALL & !TABLES } else { ALL };
         while kinds != 0 {
-            self.remove(owner, Kind::first_of(kinds), (address, bytes));
+            let removed = self.remove(owner, Kind::first_of(kinds), (address, bytes));
+            looked_at = looked_at.saturating_add(removed);
             kinds &= kinds.wrapping_sub(1);
         }
+        looked_at
     }
 
     /// Take out the entries of a kind that have to do with a range.
-    fn remove(&self, owner: Owner<'_>, kind: Kind, (address, bytes): (u64, u64)) {
+    fn remove(&self, owner: Owner<'_>, kind: Kind, (address, bytes): (u64, u64)) -> u64 {
         let place = place_bits(owner.place());
         let size = kind.size();
         let start = page_start(address, PAGE_SIZE);
         let mut page = page_start(start, size);
         let mut covered = page.wrapping_sub(start).wrapping_add(size);
+        let mut looked_at = 0_u64;
         loop {
+            looked_at = looked_at.saturating_add(1);
             let key = kind.key(page);
             if let Some(set) = self.set(key, place) {
                 set.remove(key, place);
             }
             if covered >= bytes {
-                break;
+                return looked_at;
             }
             page = page.wrapping_add(size);
             covered = covered.wrapping_add(size);

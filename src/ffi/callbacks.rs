@@ -43,6 +43,7 @@ impl Callbacks {
             attach: None,
             watch: None,
             wants_events: None,
+            more_work: None,
         };
         // SAFETY: as promised by the caller.
         let ops = unsafe { read_sized(ops, "ops", none) }?;
@@ -84,6 +85,13 @@ impl Vmm for Callbacks {
             unsafe { wants_events(self.opaque) != 0 }
         });
         self.ops.event.is_some() && asked
+    }
+
+    fn more_work(&self) {
+        if let Some(more_work) = self.ops.more_work {
+            // SAFETY: the header's contract for callbacks.
+            unsafe { more_work(self.opaque) }
+        }
     }
 
     fn iec_invalidate(&self, range: Option<(u16, u8)>) {

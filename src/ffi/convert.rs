@@ -333,6 +333,7 @@ impl From<Stats> for NvtdStats {
             second_stage_walks: stats.second_stage_walks,
             table_reads: stats.table_reads,
             table_updates: stats.table_updates,
+            queue_pauses: stats.queue_pauses,
         }
     }
 }

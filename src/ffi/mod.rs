@@ -213,7 +213,8 @@ pub unsafe extern "C" fn nvtd_mmio_read(
 /// `offset`. A write to IQT, GCMD or FSTS does its work before it returns:
 /// invalidation descriptors are executed, at most one queue length of them, the
 /// host is called, wait statuses are written and interrupts are sent through
-/// NvtdOps.msi. Writes of the guest that hardware would ignore are ignored and
+/// NvtdOps.msi. Descriptors that make much work may be left for later, see
+/// NvtdOps.more_work. Writes of the guest that hardware would ignore are ignored and
 /// counted. Any thread; several at once are serialised.
 ///
 /// Returns 0, or -EINVAL as nvtd_mmio_read(); nothing is then changed.
@@ -227,6 +228,20 @@ pub unsafe extern "C" fn nvtd_mmio_write(
     guard(|| {
         // SAFETY: C promises a live unit or NULL.
         unsafe { unit_ref(unit) }?.mmio_write(offset, size, value)
+    })
+}
+
+/// Go on with the queue, of which an earlier call has left a part, see
+/// NvtdOps.more_work. Nothing happens if there is none. Any thread; not from inside
+/// callbacks.
+///
+/// Returns 0, or -EINVAL: unit is NULL.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn nvtd_work(unit: *mut NvtdUnit) -> c_int {
+    guard(|| {
+        // SAFETY: C promises a live unit or NULL.
+        unsafe { unit_ref(unit) }?.work();
+        Ok(())
     })
 }
 

@@ -39,6 +39,7 @@ fn a_panic_is_told_to_the_log_of_units_that_live() {
         attach: None,
         watch: None,
         wants_events: None,
+        more_work: None,
     };
     let mut unit = core::ptr::null_mut();
     // SAFETY: all pointers are valid; `lines` outlives the unit.

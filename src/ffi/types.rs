@@ -266,6 +266,12 @@ pub struct NvtdOps {
     /// the unit works through a queue, whose events are collected first; without it
     /// something always listens. Must not call back into the unit.
     pub wants_events: Option<unsafe extern "C" fn(opaque: *mut c_void) -> u32>,
+    /// Optional. The unit has done as much of the guest's queue as one call may, and left
+    /// the rest: call nvtd_work() soon, from where the VMM does what can wait (a bottom
+    /// half, another thread), so that nobody waits long for the VMM's locks. Must not
+    /// call back into the unit. Without it the rest is done when the guest next reads or
+    /// writes IQT, IQH or FSTS, which one that waits in memory may not do.
+    pub more_work: Option<unsafe extern "C" fn(opaque: *mut c_void)>,
 }
 
 /// NvtdAttach.flags: the requests with the PASID in NvtdAttach.pasid; without it
@@ -602,4 +608,6 @@ pub struct NvtdStats {
     pub table_reads: u64,
     /// Times that accessed and dirty bits were set in a paging entry.
     pub table_updates: u64,
+    /// Times that the rest of the queue was left for later; see NvtdOps.more_work.
+    pub queue_pauses: u64,
 }

@@ -66,7 +66,7 @@ impl Unit {
             })?;
         self.with_state(|state, out| {
             self.sync_device(state, &device, out);
-            self.collect_hwpts(out);
+            self.collect_hwpts(state, out);
         });
         self.watch_faults();
         Ok(handle)
@@ -121,16 +121,14 @@ impl Unit {
         self.counters.cache_hits.add(answers.hits);
         self.unwatch_faults(&device);
         self.with_state(|state, out| {
-            state
-                .unsettled
-                .retain(|(other, _)| !Arc::ptr_eq(other, &device));
+            state.unsettled.forget(&device);
             for (_, binding) in device.bindings() {
                 state.index.remove(&binding);
             }
             device.forget_bindings();
             if let (Some(host), Some(bound)) = (&self.host, &device.host) {
                 host.leave(bound);
-                self.collect_hwpts(out);
+                self.collect_hwpts(state, out);
             }
         });
         Ok(())

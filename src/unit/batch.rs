@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::outbox::Outbox;
+use super::work::steps;
 use super::{State, Unit};
 use crate::event::Event;
 use crate::host::HostError;
@@ -90,6 +91,8 @@ impl Unit {
             out.event(Event::InvalidateDropped, [hwpt, count, 0]);
             return;
         }
+        let merging = (call.entries.len() as u64).saturating_mul(steps::ENTRY);
+        state.work.charge(merging.saturating_add(steps::CALL));
         self.counters.invalidate_descriptors.add(call.descriptors);
         out.event(
             Event::Invalidate,

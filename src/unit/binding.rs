@@ -12,6 +12,8 @@ use std::sync::Arc;
 
 use super::device::Device;
 use super::outbox::Outbox;
+use super::pasids::STEPS_AT_A_TIME;
+use super::work::steps;
 use super::{State, Unit};
 use crate::event::Event;
 use crate::host::HostError;
@@ -163,6 +165,17 @@ impl Index {
     }
 }
 
+/// What became of the requests that could not be settled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Settled {
+    /// They are.
+    All,
+    /// Some still cannot be.
+    No,
+    /// Some are to be tried yet.
+    Later,
+}
+
 /// Where requests belong.
 enum Wanted {
     Parent(Option<Translated>),
@@ -225,7 +238,7 @@ impl Unit {
         for device in devices.iter().filter(|device| named(device)) {
             self.sync_device(state, device, out);
         }
-        self.collect_hwpts(out);
+        self.collect_hwpts(state, out);
     }
 
     /// Put the requests of one PASID of every device where the guest's tables say: those
@@ -241,7 +254,7 @@ impl Unit {
                 self.sync(state, device, Some(pasid), out);
             }
         }
-        self.collect_hwpts(out);
+        self.collect_hwpts(state, out);
     }
 
     /// The host has no requests with PASID 0: its entry is that of requests without.
@@ -257,6 +270,7 @@ impl Unit {
         self.sync(state, device, None, out);
         let mut scan = self.scan_pasids(device);
         while let Some(strays) = self.next_strays(device, &mut scan) {
+            state.work.charge(STEPS_AT_A_TIME);
             for pasid in strays {
                 self.sync(state, device, Some(pasid), out);
             }
@@ -268,6 +282,7 @@ impl Unit {
         let Some(bound) = &device.host else {
             return;
         };
+        let calls = self.counters.host_calls();
         let before = device.binding_of(pasid);
         let after = match self.wanted(device.source_id(), pasid) {
             Wanted::Blocked(fault) => {
@@ -301,6 +316,13 @@ impl Unit {
                 self.nest(bound, device, pasid, content, translated, out)
             }
         };
+        // Who cannot be detached was tried to be attached first, and is not counted.
+        let refused = if after.is_err() { 2 } else { 0 };
+        let calls = self.counters.host_calls().wrapping_sub(calls);
+        let calls = calls.saturating_add(refused);
+        state
+            .work
+            .charge(steps::LOOKUP.saturating_add(calls.saturating_mul(steps::CALL)));
         match after {
             Ok(after) => self.rebind(state, device, pasid, after),
             // It may still go where it went: not before that is settled has the guest's
@@ -366,19 +388,26 @@ impl Unit {
             };
             self.rebind(state, device, pasid, stuck);
         }
-        let known = |(other, of): &(Arc<Device>, _)| Arc::ptr_eq(other, device) && *of == pasid;
-        if !state.unsettled.iter().any(known) {
-            state.unsettled.push((Arc::clone(device), pasid));
-        }
+        state.unsettled.push((Arc::clone(device), pasid));
     }
 
-    /// Try again what could not be settled. True if nothing is left of it.
-    pub(super) fn settle(&self, state: &mut State, out: &mut Outbox) -> bool {
-        for (device, pasid) in core::mem::take(&mut state.unsettled) {
+    /// Try again what could not be settled, as far as this call's share goes.
+    pub(super) fn settle(&self, state: &mut State, out: &mut Outbox) -> Settled {
+        state.unsettled.begin_round();
+        while !state.work.is_spent() {
+            let Some((device, pasid)) = state.unsettled.next() else {
+                break;
+            };
             self.sync(state, &device, pasid, out);
         }
-        self.collect_hwpts(out);
-        state.unsettled.is_empty()
+        self.collect_hwpts(state, out);
+        if state.unsettled.is_in_round() {
+            Settled::Later
+        } else if state.unsettled.is_empty() {
+            Settled::All
+        } else {
+            Settled::No
+        }
     }
 
     /// Through the nested HWPT of `content`.
@@ -528,9 +557,13 @@ impl Unit {
     }
 
     /// Destroy the nested HWPTs that nobody uses any more.
-    pub(super) fn collect_hwpts(&self, out: &mut Outbox) {
+    pub(super) fn collect_hwpts(&self, state: &mut State, out: &mut Outbox) {
         let Some(host) = &self.host else { return };
         let collected = host.collect();
+        state
+            .work
+            .charge_each(collected.destroyed.len(), steps::CALL);
+        state.work.charge_each(collected.refused.len(), steps::CALL);
         for id in collected.destroyed {
             self.counters.hwpt_destroys.add(1);
             out.event(Event::HwptDestroy, [u64::from(id), 0, 0]);
@@ -564,6 +597,6 @@ impl Unit {
                 }
             }
         }
-        self.collect_hwpts(out);
+        self.collect_hwpts(state, out);
     }
 }

@@ -8,6 +8,7 @@ use super::Unit;
 use super::slots::{Cached, Slot};
 use super::stats::{Counters, Walks};
 use super::translate::{Refusal, Request, RequestKind};
+use super::work::steps;
 use crate::cache::contexts::{Context, Key};
 use crate::cache::translations::{Link, Owner, Ticket, contradicted};
 use crate::memory::LockedMemory;
@@ -509,19 +510,19 @@ impl Unit {
     }
 
     /// Forget context entries (6.5.2.1). In scalable mode they have no domain ID, so
-    /// a domain is everything there.
-    pub(super) fn forget_contexts(&self, scope: Scope<SourceMatch>) {
+    /// a domain is everything there. Gives how many were looked at.
+    pub(super) fn forget_contexts(&self, scope: Scope<SourceMatch>) -> usize {
         self.contexts.forget(|_, context| match scope {
             Scope::Global => true,
             Scope::Domain(domain_id) => {
                 !context.translated.legacy || context.translated.domain_id == domain_id
             }
             Scope::Fine(_, matching) => matching.matches(context.source_id),
-        });
+        })
     }
 
-    /// Forget PASID entries (6.5.2.2).
-    pub(super) fn forget_pasids(&self, scope: Scope<u32>) {
+    /// Forget PASID entries (6.5.2.2). Gives how many were looked at.
+    pub(super) fn forget_pasids(&self, scope: Scope<u32>) -> usize {
         self.contexts.forget(|_, context| {
             let translated = &context.translated;
             match scope {
@@ -531,12 +532,14 @@ impl Unit {
                     translated.domain_id == domain_id && translated.pasid == pasid
                 }
             }
-        });
+        })
     }
 
     /// Forget translations of a domain (6.5.2.3). The address is one of the second
-    /// stage: where a first stage stands before it, all of the domain goes.
-    pub(super) fn forget_translations(&self, scope: Scope<PageRange>) {
+    /// stage: where a first stage stands before it, all of the domain goes. Gives the steps
+    /// this took.
+    pub(super) fn forget_translations(&self, scope: Scope<PageRange>) -> u64 {
+        let mut taken = 0_u64;
         let forget = |context: &Context| {
             let pages = match scope {
                 Scope::Fine(_, range)
@@ -546,7 +549,7 @@ impl Unit {
                 }
                 _ => PasidPages::All,
             };
-            self.forget_pages(context, pages);
+            taken = taken.saturating_add(self.forget_pages(context, pages));
         };
         match scope {
             Scope::Global => self.contexts.for_each(forget),
@@ -554,13 +557,15 @@ impl Unit {
                 self.contexts.for_each_of(domain_id, forget);
             }
         }
+        taken
     }
 
-    /// Forget translations of a PASID (6.5.2.4).
-    pub(super) fn forget_pasid_translations(&self, named: &Named, pages: PasidPages) {
-        for context in &named.contexts {
-            self.forget_pages(context, pages);
-        }
+    /// Forget translations of a PASID (6.5.2.4). Gives the steps this took.
+    pub(super) fn forget_pasid_translations(&self, named: &Named, pages: PasidPages) -> u64 {
+        let contexts = named.contexts.iter();
+        contexts.fold(0, |taken, context| {
+            taken.saturating_add(self.forget_pages(context, pages))
+        })
     }
 
     /// The contexts that a domain and a PASID name now. It will do for everything that software had queued before: a context that
@@ -595,22 +600,26 @@ impl Unit {
             };
             let named = &mut None;
             let named = self.named(domain_id, pasid, named);
-            self.forget_pasid_translations(named, PasidPages::Range(page));
+            let _steps = self.forget_pasid_translations(named, PasidPages::Range(page));
         }
     }
 
-    fn forget_pages(&self, context: &Context, pages: PasidPages) {
+    /// Gives the steps this took.
+    fn forget_pages(&self, context: &Context, pages: PasidPages) -> u64 {
         let tag = &context.tag;
+        let mut one_by_one = 0;
         match pages {
             PasidPages::All => self.cache.invalidate_all(tag),
             PasidPages::Range(range) => match range.bounds() {
                 Some((first, pages)) => {
-                    self.cache
+                    one_by_one = self
+                        .cache
                         .invalidate_range(tag, first, pages, range.leaf_only);
                 }
                 None => self.cache.invalidate_all(tag),
             },
         }
+        steps::ENTRY.saturating_add(steps::ENTRY.saturating_mul(one_by_one))
     }
 }
 

@@ -20,6 +20,10 @@ use crate::spec::page_request::ResponseCode;
 /// is more.
 const MAX_READS: usize = 16;
 
+/// Groups of one device that the guest has not answered, at most: more than devices have requests on their way. Those beyond are
+/// answered at once, as a guest may answer none.
+const MAX_GROUPS: usize = 4096;
+
 /// A group of page requests that the host waits to have answered.
 #[derive(Debug, Clone)]
 pub(super) struct HostGroup {
@@ -115,9 +119,16 @@ impl Unit {
             };
             let request = page_request(record);
             let key = (request.pasid, request.group);
-            // A device that asks again has given up the group before.
-            if let Some(known) = device.host_groups.lock().insert(key, group) {
-                known.answer(ResponseCode::Invalid);
+            let mut groups = device.host_groups.lock();
+            let unanswered = if groups.len() >= MAX_GROUPS && !groups.contains_key(&key) {
+                Some(group)
+            } else {
+                // A device that asks again has given up the group before.
+                groups.insert(key, group)
+            };
+            drop(groups);
+            if let Some(group) = unanswered {
+                group.answer(ResponseCode::Invalid);
             }
         }
         Ok(records)

@@ -32,6 +32,8 @@ mod signal;
 mod slots;
 mod stats;
 mod translate;
+mod unsettled;
+mod work;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -55,11 +57,13 @@ use crate::{Error, Result};
 
 use binding::Index;
 use control::Control;
-use device::{Device, Devices};
+use device::Devices;
 use outbox::{Failures, LogBudget, Outbox};
 use registers::Registers;
 use slots::{Slot, Slots};
 use stats::Counters;
+use unsettled::Unsettled;
+use work::Work;
 
 pub use binding::BindingState;
 pub use config::{Config, Features, HostKind, Inject};
@@ -107,15 +111,16 @@ struct State {
     registers: Registers,
     /// What assigned devices go through, by the names that invalidations use.
     index: Index,
-    /// Requests that could be neither attached nor blocked: a device, and a PASID or
-    /// None for those without.
-    unsettled: Vec<(Arc<Device>, Option<u32>)>,
+    /// Requests that could be neither attached nor blocked.
+    unsettled: Unsettled,
     /// Somebody executes the queue, and may have let go of the lock to tell the VMM.
     draining: bool,
     /// So many calls are telling the VMM what a register access ordered.
     telling: usize,
     /// So many answers of the unit to page requests are on their way to the VMM.
     answering: usize,
+    /// What the call that has the queue may still do.
+    work: Work,
 }
 
 impl Unit {
@@ -185,10 +190,11 @@ impl Unit {
             state: Mutex::new(State {
                 registers: Registers::default(),
                 index: Index::default(),
-                unsettled: Vec::new(),
+                unsettled: Unsettled::default(),
                 draining: false,
                 telling: 0,
                 answering: 0,
+                work: Work::default(),
             }),
             watched: Mutex::default(),
             counters: Counters::default(),
@@ -249,7 +255,7 @@ impl Unit {
             self.control.set(Control::default());
             self.reset_interrupts(out);
             self.contexts.clear();
-            self.tell_everything(out);
+            self.tell_everything(state, out);
             self.sync_all(state, out);
         });
         self.devices.read().clear_counters();
@@ -292,6 +298,12 @@ impl Unit {
         self.with_state(|state, out| self.write_window(state, offset, size, value, out));
         self.run_queue();
         Ok(())
+    }
+
+    /// Go on with the queue, of which an earlier call has left a part.
+    pub fn work(&self) {
+        self.refresh_source_ids();
+        self.run_queue();
     }
 }
 

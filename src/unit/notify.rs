@@ -7,6 +7,7 @@
 use super::Unit;
 use super::device::{Device, Keepers, Notify};
 use super::outbox::{Failures, Outbox};
+use super::work::steps;
 use super::{Result, State};
 use crate::event::Event;
 use crate::spec::descriptors::{PageRange, PasidPages, Scope, SourceMatch};
@@ -30,13 +31,20 @@ impl Unit {
     }
 
     /// Tell those who keep answers of the unit, where `named` gives a range.
-    fn tell(&self, out: &mut Outbox, named: impl Fn(&Device) -> Option<(u64, u64)>) {
+    fn tell(
+        &self,
+        state: &mut State,
+        out: &mut Outbox,
+        named: impl Fn(&Device) -> Option<(u64, u64)>,
+    ) {
         let Some(keepers) = self.keepers(out) else {
             return;
         };
         for (handle, device) in keepers.iter().filter(|(_, device)| device.notify().unit) {
+            state.work.charge(2 * steps::LOOKUP);
             if let Some(range) = named(device) {
                 let pasids = Pasids::All;
+                state.work.charge(steps::ORDER);
                 self.order(out, *handle, device, Holder::Unit, pasids, range);
             }
         }
@@ -69,14 +77,19 @@ impl Unit {
     }
 
     /// Every translation of every device may be another one.
-    pub(super) fn tell_everything(&self, out: &mut Outbox) {
-        self.tell(out, |_| Some(EVERYTHING));
+    pub(super) fn tell_everything(&self, state: &mut State, out: &mut Outbox) {
+        self.tell(state, out, |_| Some(EVERYTHING));
     }
 
     /// Context entries are forgotten. Which domain a device was in before cannot be
     /// seen any more, so only source IDs are told apart.
-    pub(super) fn tell_contexts(&self, scope: Scope<SourceMatch>, out: &mut Outbox) {
-        self.tell(out, |device| match scope {
+    pub(super) fn tell_contexts(
+        &self,
+        state: &mut State,
+        scope: Scope<SourceMatch>,
+        out: &mut Outbox,
+    ) {
+        self.tell(state, out, |device| match scope {
             Scope::Fine(_, matching) if !matching.matches(device.source_id()) => None,
             _ => Some(EVERYTHING),
         });
@@ -84,8 +97,13 @@ impl Unit {
 
     /// Second-stage translations of a domain are forgotten. Where a first stage stands
     /// before them their addresses say nothing.
-    pub(super) fn tell_translations(&self, scope: Scope<PageRange>, out: &mut Outbox) {
-        self.tell(out, |device| match scope {
+    pub(super) fn tell_translations(
+        &self,
+        state: &mut State,
+        scope: Scope<PageRange>,
+        out: &mut Outbox,
+    ) {
+        self.tell(state, out, |device| match scope {
             Scope::Global => Some(EVERYTHING),
             Scope::Domain(domain_id) => self.in_domain(device, domain_id, |_| EVERYTHING),
             Scope::Fine(domain_id, range) => self.in_domain(device, domain_id, |found| {
@@ -101,6 +119,7 @@ impl Unit {
     /// First-stage translations of a PASID are forgotten.
     pub(super) fn tell_pasid(
         &self,
+        state: &mut State,
         domain_id: u16,
         pasid: u32,
         pages: PasidPages,
@@ -111,7 +130,7 @@ impl Unit {
             PasidPages::Range(range) => bytes(range),
         };
         let named = |found: &Translated| found.domain_id == domain_id && found.pasid == pasid;
-        self.tell(out, |device| {
+        self.tell(state, out, |device| {
             let plain = self.look_up(device.source_id())?;
             let told = match &plain {
                 Ok(found) => named(found),
@@ -160,6 +179,7 @@ impl Unit {
     /// The TLB of a device is to forget.
     pub(super) fn tell_device_tlb(
         &self,
+        state: &mut State,
         source_id: u16,
         pasids: Pasids,
         range: (u64, u64),
@@ -168,9 +188,11 @@ impl Unit {
         let Some(keepers) = self.keepers(out) else {
             return;
         };
+        state.work.charge_each(keepers.len(), steps::ENTRY);
         for (handle, device) in keepers.iter() {
             let Notify { device_tlb, .. } = device.notify();
             if device_tlb && device.source_id() == source_id {
+                state.work.charge(steps::ORDER);
                 self.order(out, *handle, device, Holder::DeviceTlb, pasids, range);
             }
         }

@@ -9,6 +9,9 @@ use super::binding::MAX_PASIDS;
 use super::device::Device;
 use crate::translate::pasids::PasidTables;
 
+/// About as much as comparing so many takes.
+pub(super) const STEPS_AT_A_TIME: u64 = 1 << 12;
+
 /// How far the PASIDs of a device have been compared.
 pub(super) struct Scan {
     /// None: no PASID can be translated.

@@ -1,19 +1,16 @@
 //! The invalidation queue (6.5.2): fetch, decode, execute, complete.
 
 use super::batch::{Batch, entry_of};
+use super::binding::Settled;
 use super::direct::Named;
 use super::outbox::{Failures, Outbox};
+use super::work::steps;
 use super::{State, Unit};
 use crate::event::Event;
 use crate::host::uapi::VtdS1Invalidate;
 use crate::spec::descriptors::{Descriptor, Generic, PageRange, PasidPages, Scope, SourceMatch};
 use crate::spec::registers::{QueueAddress, QueueErrorInfo, TableMode};
 use crate::vmm::{LogLevel, Pasids};
-
-/// Descriptors that one register access executes at most: the largest queue twice, so
-/// that another processor that goes on queueing cannot hold this one for ever. What is
-/// left is executed with the next access of IQT, IQH or FSTS.
-const BUDGET: u64 = 1 << 16;
 
 /// Room for so many trace events is made before a drain.
 const EVENTS_AT_ONCE: usize = 1024;
@@ -27,6 +24,8 @@ enum Stop {
     Wait(u64),
     /// The VMM has to obey before anybody goes on.
     Full,
+    /// This call has done its share.
+    Spent,
 }
 
 /// Descriptors that were fetched together.
@@ -57,7 +56,6 @@ impl Unit {
     /// The lock is let go where the VMM has to be told something before a wait may
     /// complete. Whoever comes meanwhile leaves the queue to this call.
     pub(super) fn run_queue(&self) {
-        let mut budget = BUDGET;
         let mut paused: Option<(Stop, Failures)> = None;
         loop {
             let mut out = Outbox::new(&*self.vmm);
@@ -65,24 +63,37 @@ impl Unit {
                 let state = &mut self.state.lock();
                 match paused {
                     None if state.draining => return,
-                    None => state.draining = true,
+                    None => {
+                        state.draining = true;
+                        state.work.begin();
+                    }
                     Some((stop, failures)) => self.resume(state, stop, failures, &mut out),
                 }
-                if !state.unsettled.is_empty() {
+                // A round that a wait has begun is for it to end.
+                if !state.unsettled.is_empty() && !state.unsettled.is_in_round() {
                     self.settle(state, &mut out);
                 }
                 self.finish_commands(state);
-                let mut stop = self.drain(state, &mut budget, &mut out);
+                let mut stop = self.drain(state, &mut out);
                 // A wait that another processor queues now finds them obeyed as well.
-                if stop == Stop::Done && out.has_orders() {
+                if matches!(stop, Stop::Done | Stop::Spent) && out.has_orders() {
                     stop = Stop::Full;
                 }
-                state.draining = stop != Stop::Done;
+                state.draining = !matches!(stop, Stop::Done | Stop::Spent);
+                if !state.draining {
+                    self.counters.queue_steps.add(state.work.taken());
+                }
                 stop
             };
             let failures = self.deliver(out);
-            if stop == Stop::Done {
-                return;
+            match stop {
+                Stop::Done => return,
+                Stop::Spent => {
+                    self.counters.queue_pauses.add(1);
+                    self.vmm.more_work();
+                    return;
+                }
+                Stop::Wait(_) | Stop::Full => {}
             }
             paused = Some((stop, failures));
         }
@@ -101,9 +112,9 @@ impl Unit {
         self.record_failures(state, failures, out);
     }
 
-    fn drain(&self, state: &mut State, budget: &mut u64, out: &mut Outbox) -> Stop {
+    fn drain(&self, state: &mut State, out: &mut Outbox) -> Stop {
         let mut batch = Batch::default();
-        let drained = self.drain_into(state, &mut batch, budget, out);
+        let drained = self.drain_into(state, &mut batch, out);
         // A queue that ends without a wait has invalidated all the same.
         self.submit(state, &mut batch, out);
         drained.unwrap_or_else(|info| {
@@ -116,7 +127,6 @@ impl Unit {
         &self,
         state: &mut State,
         batch: &mut Batch,
-        budget: &mut u64,
         out: &mut Outbox,
     ) -> Result<Stop, QueueErrorInfo> {
         let registers = &state.registers;
@@ -142,7 +152,10 @@ impl Unit {
         out.expect_events(count.min(EVENTS_AT_ONCE));
         let mut ahead = Ahead::default();
         let mut named = None;
-        while state.registers.queue_head != tail && *budget > 0 {
+        while state.registers.queue_head != tail {
+            if state.work.is_spent() {
+                return Ok(Stop::Spent);
+            }
             let head = state.registers.queue_head;
             if ahead.is_empty() {
                 self.fetch(queue, head, tail, &mut ahead);
@@ -160,8 +173,12 @@ impl Unit {
                 if page_drain && state.answering > 0 {
                     return Ok(Stop::Done);
                 }
+                self.submit(state, batch, out);
+                if self.settle(state, out) == Settled::Later {
+                    return Ok(Stop::Spent);
+                }
             }
-            *budget = budget.saturating_sub(1);
+            state.work.charge(steps::DESCRIPTOR);
             let &[low, high, ..] = qwords;
             let kind = Generic::from_bits(low).kind();
             self.counters.descriptor(kind);
@@ -238,23 +255,29 @@ impl Unit {
             Descriptor::Wait {
                 status, interrupt, ..
             } => {
-                self.submit(state, batch, out);
-                if self.settle(state, out) {
+                // Everything before it is done, or was tried.
+                if state.unsettled.is_empty() {
                     self.complete_wait(state, status, interrupt, out);
                 } else {
                     self.abort_wait(state, out);
                 }
             }
-            Descriptor::InterruptEntryCache { range } => self.invalidate_interrupts(range, out),
+            Descriptor::InterruptEntryCache { range } => {
+                state.work.charge(steps::ORDER);
+                self.invalidate_interrupts(range, out);
+            }
             Descriptor::PageGroupResponse {
                 source_id,
                 pasid,
                 code,
                 group,
-            } => self.page_group_response(source_id, pasid, group, code, out),
+            } => {
+                state.work.charge(steps::CALL);
+                self.page_group_response(source_id, pasid, group, code, out);
+            }
             // A host flushes device TLBs along with its own.
             Descriptor::DeviceTlb { source_id, range } => {
-                self.tell_device_tlb(source_id, Pasids::None, range, out);
+                self.tell_device_tlb(state, source_id, Pasids::None, range, out);
             }
             Descriptor::PasidDeviceTlb {
                 source_id,
@@ -262,7 +285,7 @@ impl Unit {
                 range,
             } => {
                 let pasids = pasid.map_or(Pasids::All, Pasids::One);
-                self.tell_device_tlb(source_id, pasids, range, out);
+                self.tell_device_tlb(state, source_id, pasids, range, out);
             }
         }
     }
@@ -315,8 +338,10 @@ impl Unit {
         (batch, named): (&mut Batch, &mut Option<Named>),
         out: &mut Outbox,
     ) {
-        self.forget_pasid_translations(self.named(domain_id, pasid, named), pages);
-        self.tell_pasid(domain_id, pasid, pages, out);
+        let named = self.named(domain_id, pasid, named);
+        let forgotten = self.forget_pasid_translations(named, pages);
+        state.work.charge(forgotten);
+        self.tell_pasid(state, domain_id, pasid, pages, out);
         let name = (Some(domain_id), Some(pasid));
         self.collect(state, name, entry_of(pages), batch, out);
     }
@@ -330,8 +355,9 @@ impl Unit {
         batch: &mut Batch,
         out: &mut Outbox,
     ) {
-        self.forget_translations(scope);
-        self.tell_translations(scope, out);
+        let forgotten = self.forget_translations(scope);
+        state.work.charge(forgotten);
+        self.tell_translations(state, scope, out);
         let domain_id = match scope {
             Scope::Global => None,
             Scope::Domain(domain_id) | Scope::Fine(domain_id, _) => Some(domain_id),
@@ -350,7 +376,9 @@ impl Unit {
         out: &mut Outbox,
     ) {
         let mut full = false;
-        for nested in state.index.find(domain_id, pasid) {
+        let named = state.index.find(domain_id, pasid);
+        state.work.charge_each(named.len(), steps::ENTRY);
+        for nested in named {
             full |= batch.add(nested, entry);
         }
         if full {
@@ -367,8 +395,9 @@ impl Unit {
         scope: Scope<SourceMatch>,
         out: &mut Outbox,
     ) {
-        self.forget_contexts(scope);
-        self.tell_contexts(scope, out);
+        let looked_at = self.forget_contexts(scope);
+        state.work.charge_each(looked_at, steps::ENTRY);
+        self.tell_contexts(state, scope, out);
         self.sync_where(state, out, |device| match scope {
             Scope::Global | Scope::Domain(_) => true,
             Scope::Fine(_, matching) => matching.matches(device.source_id()),
@@ -378,8 +407,9 @@ impl Unit {
     /// Forget PASID entries: look up again what they may be of. An entry may have come to
     /// name another domain, so the PASID counts, and a domain is everything.
     fn invalidate_pasid(&self, state: &mut State, scope: Scope<u32>, out: &mut Outbox) {
-        self.forget_pasids(scope);
-        self.tell_everything(out);
+        let looked_at = self.forget_pasids(scope);
+        state.work.charge_each(looked_at, steps::ENTRY);
+        self.tell_everything(state, out);
         match scope {
             Scope::Global | Scope::Domain(_) => self.sync_all(state, out),
             Scope::Fine(_, pasid) => self.sync_pasid(state, pasid, out),

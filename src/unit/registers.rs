@@ -264,7 +264,7 @@ impl Unit {
                 ..self.control.get()
             });
             self.contexts.clear();
-            self.tell_everything(out);
+            self.tell_everything(state, out);
             self.sync_all(state, out);
         }
         self.interrupt_command(state, command, out);
@@ -280,7 +280,7 @@ impl Unit {
             ..self.control.get()
         });
         self.contexts.clear();
-        self.tell_everything(out);
+        self.tell_everything(state, out);
         self.sync_all(state, out);
         self.invalidate_everything(state, out);
     }

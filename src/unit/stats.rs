@@ -163,6 +163,10 @@ counters! {
         host_page_requests,
         /// Of these, answered at once as they were none or of no device.
         host_page_requests_refused,
+        /// Steps of work that the queue has made: entries looked at, and what takes as long.
+        queue_steps,
+        /// Times the queue was left for later, as one call had done its share.
+        queue_pauses,
         /// PASIDs that were not attached as their device has the most it can have.
         pasids_ignored,
     }
@@ -173,6 +177,19 @@ impl Counters {
     #[inline]
     pub fn walked(&self, walks: Walks) {
         self.walks.add(walks.into_array());
+    }
+
+    /// Calls of the host that put requests somewhere, or tried.
+    pub fn host_calls(&self) -> u64 {
+        [
+            &self.hwpt_allocs,
+            &self.hwpt_alloc_errors,
+            &self.attaches,
+            &self.attach_errors,
+            &self.detaches,
+        ]
+        .into_iter()
+        .fold(0, |sum, counter| sum.wrapping_add(counter.get()))
     }
 
     /// A descriptor of this type was executed, by whoever has the unit's state locked.

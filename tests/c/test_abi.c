@@ -47,7 +47,7 @@ static void layouts_stay(void **state)
     assert_int_equal(sizeof(NvtdConfig), 48);
     assert_int_equal(offsetof(NvtdConfig, features), 16);
     assert_int_equal(offsetof(NvtdConfig, address_width), 24);
-    assert_int_equal(sizeof(NvtdOps), 88);
+    assert_int_equal(sizeof(NvtdOps), 96);
     assert_int_equal(offsetof(NvtdOps, source_id), 32);
     assert_int_equal(offsetof(NvtdOps, iec_invalidate), 40);
     assert_int_equal(offsetof(NvtdOps, page_response), 48);
@@ -55,6 +55,7 @@ static void layouts_stay(void **state)
     assert_int_equal(offsetof(NvtdOps, attach), 64);
     assert_int_equal(offsetof(NvtdOps, watch), 72);
     assert_int_equal(offsetof(NvtdOps, wants_events), 80);
+    assert_int_equal(offsetof(NvtdOps, more_work), 88);
     assert_int_equal(sizeof(NvtdAttach), 32);
     assert_int_equal(offsetof(NvtdAttach, hwpt), 24);
     assert_int_equal(sizeof(NvtdInvalidation), 48);

@@ -261,15 +261,26 @@ impl Guest {
         assert_eq!(self.read32(0x1c), 1 << 26 | 1 << 30 | 1 << 31);
     }
 
-    /// Submit descriptors, each two qwords.
-    pub fn submit(&mut self, descriptors: &[[u64; 2]]) {
+    /// Write descriptors, each two qwords, and do not tell the unit.
+    pub fn queue(&mut self, descriptors: impl IntoIterator<Item = [u64; 2]>) {
         for [low, high] in descriptors {
-            for (index, qword) in [*low, *high, 0, 0].into_iter().enumerate() {
+            for (index, qword) in [low, high, 0, 0].into_iter().enumerate() {
                 self.poke(self.queue + self.tail + index as u64 * 8, qword);
             }
             self.tail = (self.tail + 32) % self.queue_bytes;
         }
+    }
+
+    /// Submit descriptors.
+    pub fn submit(&mut self, descriptors: &[[u64; 2]]) {
+        self.queue(descriptors.iter().copied());
         self.write32(0x88, self.tail as u32);
+    }
+
+    /// The queue was switched off and on: it begins anew.
+    pub fn rewind(&mut self) {
+        self.write32(0x88, 0);
+        self.tail = 0;
     }
 }
 

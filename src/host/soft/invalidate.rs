@@ -168,7 +168,9 @@ impl State {
         for tag in nested.tags.lock().iter() {
             match range {
                 Range::All => cache.invalidate_all(tag),
-                Range::Pages { first, pages } => cache.invalidate_range(tag, first, pages, false),
+                Range::Pages { first, pages } => {
+                    let _looked_at = cache.invalidate_range(tag, first, pages, false);
+                }
             }
         }
         self.meters.forgot(Forgotten {
