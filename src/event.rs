@@ -118,6 +118,10 @@ events! {
     InvalidateResumed = 37, c"invalidate_resumed";
     /// A wait was aborted as a device could be neither flushed nor blocked: source ID.
     HostTimeout = 38, c"host_timeout";
+    /// The unit's state was saved: bytes.
+    Save = 39, c"save";
+    /// The unit was given a saved state: bytes.
+    Load = 40, c"load";
 }
 
 #[cfg(test)]

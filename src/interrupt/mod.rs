@@ -85,6 +85,17 @@ impl From<InterruptTableAddress> for Table {
     }
 }
 
+impl From<Table> for InterruptTableAddress {
+    fn from(table: Table) -> Self {
+        // 2^(S + 1) entries.
+        let size = table.entries.checked_ilog2().unwrap_or(0).saturating_sub(1);
+        Self::new()
+            .with_size(u8::try_from(size & 15).unwrap_or(0))
+            .with_extended_interrupt_mode(table.extended)
+            .with_table(table.address >> 12)
+    }
+}
+
 impl Table {
     /// Byte address of the table.
     pub fn address(&self) -> u64 {

@@ -163,6 +163,24 @@ impl FaultReason {
         self as u8
     }
 
+    /// Is this the FR value of a reason?
+    pub fn is_code(code: u8) -> bool {
+        matches!(
+            code,
+            0x01..=0x0e
+                | 0x20..=0x26
+                | 0x29
+                | 0x30..=0x33
+                | 0x38..=0x3a
+                | 0x40..=0x48
+                | 0x50..=0x52
+                | 0x58..=0x5d
+                | 0x70..=0x7d
+                | 0x80..=0x87
+                | 0x90..=0x91
+        )
+    }
+
     /// May the device of a refused translation request ask for the page? Such a
     /// request is answered without permissions and not recorded (7.1.3, 7.3).
     pub fn is_recoverable(self) -> bool {

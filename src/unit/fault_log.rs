@@ -3,7 +3,9 @@
 use super::config::FAULT_RECORDS;
 use super::outbox::Outbox;
 use super::signal::Signal;
+use super::snapshot::format::{Fields, Section, check};
 use super::{State, Unit};
+use crate::Result;
 use crate::spec::fault::{FaultReason, RecordedType};
 use crate::spec::registers::{FaultRecordHigh, FaultRecordLow, FaultStatus};
 
@@ -198,6 +200,99 @@ impl FaultLog {
             self.signal.settle();
         }
     }
+}
+
+/// A saved state has the log, too.
+impl FaultLog {
+    /// What of FSTS does not follow from the records.
+    const STICKY: FaultStatus = FaultStatus::new()
+        .with_overflow(true)
+        .with_queue_error(true)
+        .with_completion_error(true)
+        .with_timeout_error(true);
+
+    /// Into a saved state.
+    pub fn save(&self, section: &mut Section) {
+        section.u32(self.sticky.into_bits());
+        for place in [self.next, self.first] {
+            section.u8(u8::try_from(place).unwrap_or(0));
+        }
+        for (low, high) in &self.records {
+            section.u64(low.into_bits());
+            section.u64(high.into_bits());
+        }
+        self.signal.save(section);
+    }
+
+    /// From a saved state.
+    ///
+    /// # Errors
+    /// `EINVAL`: it cannot be so.
+    pub fn load(fields: &mut Fields<'_>) -> Result<Self> {
+        let mut log = Self {
+            sticky: FaultStatus::from_bits(fields.bits32("FSTS", Self::STICKY.into_bits())?),
+            ..Self::default()
+        };
+        log.next = place(fields, "the next fault record")?;
+        log.first = place(fields, "the first fault record")?;
+        for (index, record) in log.records.iter_mut().enumerate() {
+            *record = load_record(fields, index)?;
+        }
+        log.signal = Signal::load(fields, "FE", ("FSTS", !log.is_settled()))?;
+        Ok(log)
+    }
+}
+
+fn place(fields: &mut Fields<'_>, name: &str) -> Result<usize> {
+    let place = usize::from(fields.u8(name)?);
+    check(place < FAULT_RECORDS, || {
+        format!(
+            "{name} is number {place}; there are 0 to {}",
+            FAULT_RECORDS.saturating_sub(1)
+        )
+    })?;
+    Ok(place)
+}
+
+/// A record is empty, or what [`Refused::record`] makes, pending or not.
+fn load_record(fields: &mut Fields<'_>, index: usize) -> Result<(FaultRecordLow, FaultRecordHigh)> {
+    let name = |half: &str| format!("the {half} half of fault record {index}");
+    let known = FaultRecordLow::new().with_page(u64::MAX >> 12);
+    let low = fields.bits64(&name("lower"), known.into_bits())?;
+    let known = FaultRecordHigh::from_bits(u64::MAX);
+    let known = FaultRecordHigh::new()
+        .with_source_id(known.source_id())
+        .with_type2(true)
+        .with_privileged(true)
+        .with_execute(true)
+        .with_pasid_present(true)
+        .with_reason(known.reason())
+        .with_pasid(known.pasid())
+        .with_address_type(known.address_type())
+        .with_read(true)
+        .with_fault(true);
+    let bits = fields.bits64(&name("upper"), known.into_bits())?;
+    let high = FaultRecordHigh::from_bits(bits);
+    if (low, bits) == (0, 0) {
+        return Ok((FaultRecordLow::new(), high));
+    }
+    check(FaultReason::is_code(high.reason()), || {
+        format!(
+            "fault record {index} has reason {:#x}, which is none",
+            high.reason()
+        )
+    })?;
+    check(!(high.type2() && high.read()), || {
+        format!("fault record {index} has T1 and T2; a request is a write, a read or for a page")
+    })?;
+    check(high.address_type() < 3, || {
+        format!("fault record {index} has AT 3; it is to be 0, 1 or 2")
+    })?;
+    let of_pasid = high.pasid() != 0 || high.privileged() || high.execute();
+    check(high.pasid_present() || !of_pasid, || {
+        format!("fault record {index} has a PASID, PRIV or EXE without PP; they are to be 0")
+    })?;
+    Ok((FaultRecordLow::from_bits(low), high))
 }
 
 impl Unit {

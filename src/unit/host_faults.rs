@@ -24,26 +24,37 @@ const MAX_READS: usize = 16;
 /// answered at once, as a guest may answer none.
 const MAX_GROUPS: usize = 4096;
 
-/// A group of page requests that the host waits to have answered.
+/// A group of page requests that a host has asked.
 #[derive(Debug, Clone)]
-pub(super) struct HostGroup {
-    space: Arc<Space>,
-    file: Fd,
-    cookie: u32,
+pub(super) enum HostGroup {
+    /// It waits to have it answered.
+    Here {
+        space: Arc<Space>,
+        file: Fd,
+        cookie: u32,
+    },
+    /// It is another host, and this state was loaded: the device that asked is not there any
+    /// more, so the answer is nobody's.
+    Elsewhere,
 }
 
 impl HostGroup {
     /// Answer it. A group that is none any more, as its device has left the HWPT, was
     /// answered by the kernel.
     pub fn answer(&self, code: ResponseCode) {
+        let Self::Here {
+            space,
+            file,
+            cookie,
+        } = self
+        else {
+            return;
+        };
         let code = match code {
             ResponseCode::Success => PAGE_RESPONSE_SUCCESS,
             ResponseCode::Invalid | ResponseCode::Failure => PAGE_RESPONSE_INVALID,
         };
-        let _answered = self
-            .space
-            .iommufd
-            .answer_fault(self.file, self.cookie, code);
+        let _answered = space.iommufd.answer_fault(*file, *cookie, code);
     }
 }
 
@@ -108,7 +119,7 @@ impl Unit {
             .map_err(|errno| Error::new(errno, "a fault queue of the host could not be read"))?;
         let ends_group = |record: &&PageFault| record.flags & PAGE_FAULT_LAST_PAGE != 0;
         for record in records.iter().filter(ends_group) {
-            let group = HostGroup {
+            let group = HostGroup::Here {
                 space: Arc::clone(space),
                 file,
                 cookie: record.cookie,

@@ -30,6 +30,7 @@ mod registers;
 mod regmap;
 mod signal;
 mod slots;
+mod snapshot;
 mod stats;
 mod translate;
 mod unsettled;

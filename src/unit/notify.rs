@@ -198,6 +198,19 @@ impl Unit {
         }
     }
 
+    /// Every device TLB is to forget everything.
+    pub(super) fn tell_device_tlbs(&self, out: &mut Outbox) {
+        let Some(keepers) = self.keepers(out) else {
+            return;
+        };
+        for (handle, device) in keepers.iter() {
+            if device.notify().device_tlb {
+                let holder = Holder::DeviceTlb;
+                self.order(out, *handle, device, holder, Pasids::All, EVERYTHING);
+            }
+        }
+    }
+
     /// Device TLBs that did not do as they were told: FSTS and IQERCD (6.5.2.10).
     pub(super) fn record_failures(&self, state: &mut State, failures: Failures, out: &mut Outbox) {
         let registers = &mut state.registers;

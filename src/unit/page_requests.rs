@@ -23,7 +23,7 @@ use crate::vmm::PageResponse;
 use crate::{Error, Result};
 
 /// Bits of PQH and PQT that hold an offset.
-const QUEUE_OFFSET: u64 = 0x7_ffe0;
+pub(super) const QUEUE_OFFSET: u64 = 0x7_ffe0;
 
 /// A device asks for a page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -20,10 +20,10 @@ use crate::spec::registers::{
 const VERSION: u32 = 0x60;
 
 /// ICS.IWC (11.4.9.4).
-const COMPLETED: u32 = 1;
+pub(super) const COMPLETED: u32 = 1;
 
 /// Bits of IQT and IQH that hold an offset.
-const QUEUE_OFFSET: u64 = 0x7_fff0;
+pub(super) const QUEUE_OFFSET: u64 = 0x7_fff0;
 
 /// Register values; the fixed ones are in the capabilities.
 #[derive(Debug, Default)]

@@ -3,6 +3,8 @@
 
 use super::outbox::Outbox;
 use super::regmap::EventRegister;
+use super::snapshot::format::{Fields, Section, check};
+use crate::Result;
 use crate::spec::registers::EventControl;
 
 /// One interrupt source.
@@ -64,5 +66,45 @@ impl Signal {
     /// Software has dealt with the condition: an interrupt that waited is void.
     pub fn settle(&mut self) {
         self.control.set_pending(false);
+    }
+    /// Into a saved state.
+    pub fn save(&self, section: &mut Section) {
+        section.u32(self.control.into_bits());
+        section.u32(self.data);
+        section.u32(self.address);
+        section.u32(self.upper_address);
+    }
+
+    /// From a saved state: the registers whose names begin with `letters`, and what the
+    /// interrupt is for and whether that has come up.
+    ///
+    /// # Errors
+    /// `EINVAL`: they cannot be so.
+    pub fn load(fields: &mut Fields<'_>, letters: &str, cause: (&str, bool)) -> Result<Self> {
+        let name = |register: &str| format!("{letters}{register}");
+        let known = EventControl::new().with_masked(true).with_pending(true);
+        let control = EventControl::from_bits(fields.bits32(&name("CTL"), known.into_bits())?);
+        let waits = control.pending();
+        check(!waits || control.masked(), || {
+            format!(
+                "{} is 1 while IM is 0; an interrupt that is not masked was sent",
+                name("CTL.IP")
+            )
+        })?;
+        let (of, is_up) = cause;
+        check(!waits || is_up, || {
+            format!(
+                "{} is 1 but nothing of {of}; an interrupt waits only for what has come up",
+                name("CTL.IP")
+            )
+        })?;
+        let data = fields.u32(&name("DATA"))?;
+        let address = fields.bits32(&name("ADDR"), !3)?;
+        Ok(Self {
+            control,
+            data,
+            address,
+            upper_address: fields.u32(&name("UADDR"))?,
+        })
     }
 }

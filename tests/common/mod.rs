@@ -98,6 +98,7 @@ pub struct Guest {
     pub unit: Arc<Unit>,
     pub notes: Arc<Notes>,
     pub device: u32,
+    config: Config,
     ram: OwnedRam,
     queue: u64,
     queue_bytes: u64,
@@ -145,6 +146,7 @@ impl Guest {
             unit: Arc::new(unit),
             notes,
             device: devices[0].0,
+            config,
             ram,
             queue: QUEUE,
             queue_bytes: 0x1000,
@@ -154,9 +156,35 @@ impl Guest {
     }
 
     pub fn with(config: Config) -> Self {
+        Self::over(config, OwnedRam::new(RAM_SIZE))
+    }
+
+    /// The same machine elsewhere: its RAM is a copy, its unit in the state after power-on.
+    pub fn elsewhere(&self) -> Self {
+        let ram = OwnedRam::new(RAM_SIZE);
+        for (to, from) in ram.iter().zip(self.ram.iter()) {
+            to.store(from.load(Ordering::SeqCst), Ordering::SeqCst);
+        }
+        self.next(Self::over(self.config, ram))
+    }
+
+    /// The same machine with another unit, in the state after power-on.
+    pub fn beside(&self) -> Self {
+        self.next(Self::over(self.config, self.cells()))
+    }
+
+    fn next(&self, there: Self) -> Self {
+        Self {
+            queue: self.queue,
+            queue_bytes: self.queue_bytes,
+            tail: self.tail,
+            ..there
+        }
+    }
+
+    fn over(config: Config, ram: OwnedRam) -> Self {
         let notes = Arc::new(Notes::default());
         let unit = Unit::new(config, Arc::clone(&notes) as Arc<dyn Vmm>).unwrap();
-        let ram = OwnedRam::new(RAM_SIZE);
         unit.ram_add(0, ram.clone().into(), false).unwrap();
         let assigned = config.host != HostKind::None;
         let description = DeviceDescription {
@@ -170,6 +198,7 @@ impl Guest {
             unit: Arc::new(unit),
             notes,
             device,
+            config,
             ram,
             queue: QUEUE,
             queue_bytes: 0x1000,
@@ -185,6 +214,11 @@ impl Guest {
     /// Where the next descriptor goes.
     pub fn tail(&self) -> u64 {
         self.tail
+    }
+
+    /// The guest goes on there.
+    pub fn set_tail(&mut self, tail: u64) {
+        self.tail = tail;
     }
 
     fn cell(&self, gpa: u64) -> &AtomicU64 {

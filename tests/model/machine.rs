@@ -78,30 +78,51 @@ pub struct Machine {
     /// IQA.DW.
     pub wide: bool,
     ram: [OwnedRam; 2],
+    setup: Setup,
     devices: Vec<u32>,
     tail: u64,
     waits: u32,
     next_record: u64,
 }
 
+/// A unit after power-on, with this RAM and the devices, whose handles these are. None: it
+/// refuses to be that.
+fn unit(setup: Setup, ram: &[OwnedRam; 2]) -> Option<(Unit, Vec<u32>)> {
+    let config = Config {
+        host: HostKind::None,
+        features: setup.features,
+        address_width: setup.address_width,
+        pasid_bits: setup.pasid_bits,
+        ..Config::default()
+    };
+    let unit = Unit::new(config, Arc::new(Nobody)).ok()?;
+    let add = |base, index: usize, read_only| {
+        let ram: HostRam = ram[index].clone().into();
+        unit.ram_add(base, ram, read_only).unwrap();
+    };
+    add(0, 0, false);
+    add(RAM_PAGES << 12, 1, true);
+    let devices = SOURCE_IDS
+        .iter()
+        .enumerate()
+        .map(|(index, &source_id)| {
+            let description = DeviceDescription {
+                tag: index as u64,
+                source_id,
+                assigned: false,
+                ..DeviceDescription::default()
+            };
+            unit.device_add(description).unwrap()
+        })
+        .collect();
+    Some((unit, devices))
+}
+
 impl Machine {
     /// A unit after power-on. None: it refuses to be that.
     pub fn new(setup: Setup) -> Option<Self> {
-        let config = Config {
-            host: HostKind::None,
-            features: setup.features,
-            address_width: setup.address_width,
-            pasid_bits: setup.pasid_bits,
-            ..Config::default()
-        };
-        let unit = Unit::new(config, Arc::new(Nobody)).ok()?;
         let ram = [RAM_PAGES, READ_ONLY_PAGES].map(|pages| OwnedRam::new(pages << 12));
-        let add = |base, index: usize, read_only| {
-            let ram: HostRam = ram[index].clone().into();
-            unit.ram_add(base, ram, read_only).unwrap();
-        };
-        add(0, 0, false);
-        add(RAM_PAGES << 12, 1, true);
+        let (unit, devices) = unit(setup, &ram)?;
         let region = |base, pages: u64, writable| Region {
             base,
             words: vec![0; (pages * 512) as usize],
@@ -111,19 +132,6 @@ impl Machine {
             region(0, RAM_PAGES, true),
             region(RAM_PAGES << 12, READ_ONLY_PAGES, false),
         ]);
-        let devices = SOURCE_IDS
-            .iter()
-            .enumerate()
-            .map(|(index, &source_id)| {
-                let description = DeviceDescription {
-                    tag: index as u64,
-                    source_id,
-                    assigned: false,
-                    ..DeviceDescription::default()
-                };
-                unit.device_add(description).unwrap()
-            })
-            .collect();
         let width = match setup.address_width {
             0 => 48,
             width => width,
@@ -139,11 +147,24 @@ impl Machine {
             capabilities,
             memory,
             ram,
+            setup,
             devices,
             tail: 0,
             waits: 0,
             next_record: 0,
         })
+    }
+
+    /// The machine goes on with the state that its unit has now: in another unit, or loaded
+    /// into the same.
+    pub fn migrate(&mut self, elsewhere: bool) {
+        let saved = self.unit.save();
+        if elsewhere {
+            let (unit, devices) = unit(self.setup, &self.ram).unwrap();
+            (self.unit, self.devices) = (Arc::new(unit), devices);
+        }
+        self.unit.load(&saved).unwrap();
+        assert_eq!(self.unit.save(), saved);
     }
 
     /// The unit's name of a device.

@@ -34,6 +34,7 @@ const MOST_OPS: usize = 24;
 const FIXED_CASES: u32 = 16_000;
 const FRESH_CASES: u32 = 4_000;
 const LONG_CASES: u32 = 1_000_000;
+const MOVING_CASES: u32 = 4_000;
 
 fn decode(world: &[u8], ops: &[Vec<u8>]) -> (World, Vec<Op>) {
     let world = World::decode(world);
@@ -54,7 +55,7 @@ fn unhex(text: &str) -> Vec<u8> {
 }
 
 /// Run generated cases, and fail with the smallest that does.
-fn cases(count: u32, seed: [u8; 32]) -> Coverage {
+fn cases(count: u32, seed: [u8; 32], moving: bool) -> Coverage {
     let config = Config {
         cases: count,
         max_shrink_iters: 20_000,
@@ -76,7 +77,7 @@ fn cases(count: u32, seed: [u8; 32]) -> Coverage {
         |(world, ops): ([u8; WORLD_BYTES], Vec<[u8; OP_BYTES]>)| {
             let ops: Vec<Vec<u8>> = ops.iter().map(|op| op.to_vec()).collect();
             let (world, ops) = decode(&world, &ops);
-            run::run(&world, &ops, &mut coverage.borrow_mut()).map_err(TestCaseError::fail)
+            run::run(&world, &ops, moving, &mut coverage.borrow_mut()).map_err(TestCaseError::fail)
         },
     );
     match result {
@@ -109,7 +110,7 @@ fn fresh_seed() -> [u8; 32] {
 /// The same cases in every run, and they must reach everything that is listed.
 #[test]
 fn fixed_cases() {
-    let coverage = cases(FIXED_CASES, [7; 32]);
+    let coverage = cases(FIXED_CASES, [7; 32], false);
     coverage.print();
     let missing = coverage.missing(coverage::required());
     assert!(missing.is_empty(), "never reached: {missing:#?}");
@@ -118,14 +119,20 @@ fn fixed_cases() {
 /// Other cases in every run.
 #[test]
 fn fresh_cases() {
-    cases(FRESH_CASES, fresh_seed());
+    cases(FRESH_CASES, fresh_seed(), false);
+}
+
+/// The unit's state is saved and loaded before each operation.
+#[test]
+fn fixed_cases_of_moving_guests() {
+    cases(MOVING_CASES, [8; 32], true);
 }
 
 /// `cargo test --release -p nested-vtd --test model -- --ignored`.
 #[test]
 #[ignore = "takes minutes"]
 fn long_run() {
-    let coverage = cases(LONG_CASES, fresh_seed());
+    let coverage = cases(LONG_CASES, fresh_seed(), false);
     coverage.print();
     println!("{LONG_CASES} cases");
 }
@@ -140,7 +147,9 @@ fn regressions() {
         let (world, ops) = line.split_once(':').expect("world:operation,operation...");
         let ops: Vec<Vec<u8>> = ops.split(',').map(unhex).collect();
         let (world, ops) = decode(&unhex(world), &ops);
-        let result = run::run(&world, &ops, &mut Coverage::default());
-        assert!(result.is_ok(), "{line}: {}", result.unwrap_err());
+        for moving in [false, true] {
+            let result = run::run(&world, &ops, moving, &mut Coverage::default());
+            assert!(result.is_ok(), "{line}: {}", result.unwrap_err());
+        }
     }
 }

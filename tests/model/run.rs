@@ -47,8 +47,9 @@ pub struct Run<'a> {
     pub tables: Vec<LastTable>,
 }
 
-/// Set up a guest and run its program.
-pub fn run(world: &World, ops: &[Op], coverage: &mut Coverage) -> Result<(), String> {
+/// Set up a guest and run its program. If it is `moving`, the unit's state is saved and loaded before each
+/// operation, elsewhere or in place, and caches are to be empty then.
+pub fn run(world: &World, ops: &[Op], moving: bool, coverage: &mut Coverage) -> Result<(), String> {
     let root = ROOT | u64::from(!world.legacy) << 10;
     let mut run = Run::new(world.setup, world.memory.clone(), root, coverage);
     for change in &world.changes {
@@ -56,6 +57,10 @@ pub fn run(world: &World, ops: &[Op], coverage: &mut Coverage) -> Result<(), Str
     }
     run.set_root();
     for (index, op) in ops.iter().enumerate() {
+        if moving {
+            run.machine.migrate(index % 2 == 0);
+            run.cover_everything();
+        }
         run.op(op)
             .map_err(|error| format!("operation {index}, {op:?}: {error}"))?;
     }
@@ -143,6 +148,11 @@ impl<'a> Run<'a> {
     /// 6.6, 11.4.4.1: with ESRTPS, setting the root table invalidates everything.
     fn set_root(&mut self) {
         self.machine.set_root(self.root);
+        self.cover_everything();
+    }
+
+    /// Nothing is cached any more.
+    fn cover_everything(&mut self) {
         for command in [Command::Contexts, Command::Pasids, Command::Translations] {
             self.covered(command);
         }

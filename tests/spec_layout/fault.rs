@@ -5,7 +5,7 @@ use nested_vtd::spec::fault::{FaultReason, RecordedType};
 // The names beside the codes are VirtualBox's, which still says SFL and SSL for SFS and
 // SSS. Linux has a sentence for each code but 0x91, which QEMU has.
 codes! {
-    fault_reason: FaultReason;
+    fault_reason: FaultReason as REASONS;
     LegacyRootNotPresent = 0x01; // LRT.2
     LegacyContextNotPresent = 0x02; // LCT.2
     ContextInvalidLegacy = 0x03; // LCT.4
@@ -92,4 +92,15 @@ fn code_is_the_value() {
     assert_eq!(FaultReason::ContextInvalidLegacy.code(), 0x03);
     assert_eq!(FaultReason::FirstStageNotPresent.code(), 0x71);
     assert_eq!(FaultReason::AccessedDirty.code(), 0x91);
+}
+
+#[test]
+fn no_other_value_is_a_code() {
+    for code in 0..=u8::MAX {
+        assert_eq!(
+            FaultReason::is_code(code),
+            REASONS.contains(&code),
+            "{code:#x}"
+        );
+    }
 }

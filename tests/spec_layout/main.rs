@@ -52,6 +52,10 @@ macro_rules! codes {
             }
         }
     };
+    ($test:ident: $type:ident as $list:ident; $($variant:ident = $code:literal;)+) => {
+        const $list: &[u8] = &[$($code),+];
+        codes! { $test: $type; $($variant = $code;)+ }
+    };
 }
 
 mod decode;
