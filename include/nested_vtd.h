@@ -1951,6 +1951,52 @@ int nvtd_for_each_mapping(struct NvtdUnit *unit,
                           void *opaque);
 
 /**
+ * Save the unit's architectural state: registers and what is latched of them, the fault
+ * log, the queues' heads and tails, and page requests that the guest has not answered.
+ * Not in it are caches, counters, devices, guest RAM, and whatever is on a host. *needed
+ * becomes its size in bytes, which is some hundred, and 8 more for each group of page
+ * requests. If `size` is at least that, it is written to `buffer`, of which the caller has
+ * `size` bytes; else nothing is written. To ask for the size alone pass NULL and 0. The
+ * layout is described in the project's docs/migration.md, and later releases load it too.
+ *
+ * It is the state between two accesses. An access that another thread is making is in it
+ * or not, and what such a call still sends through NvtdOps.msi is not. So stop the guest's
+ * processors and devices first, let calls under way return, save the unit, and after it the
+ * interrupt controllers. Any thread; not from inside NvtdOps.attach.
+ *
+ * Returns 0; -EINVAL: unit or needed is NULL, or buffer is NULL and size is not 0;
+ * -ENOSPC: size is less than *needed.
+ */
+int nvtd_unit_save(struct NvtdUnit *unit,
+                   void *buffer,
+                   size_t size,
+                   size_t *needed);
+
+/**
+ * Put the unit into a state of `size` bytes at `data` that nvtd_unit_save() gave for a
+ * unit of the same capabilities, here or elsewhere. Devices and RAM are to be there before,
+ * the RAM with what was in it. Caches are empty then, assigned devices are where the guest's
+ * tables say, and from inside the call NvtdOps.invalidate and NvtdOps.iec_invalidate are
+ * called for all that was kept. Counters stay.
+ *
+ * Nothing is sent and nothing executed by the call: a masked interrupt waits until the guest
+ * unmasks it. If the state was saved in the middle of the invalidation queue, the rest is
+ * executed with the next access of IQT, IQH or FSTS; a VMM that wants it done without one
+ * reads FSTS when the guest goes on.
+ *
+ * Any thread, but not from inside callbacks; translations that run at the same time see the
+ * state before or after.
+ *
+ * Returns 0; -EINVAL: unit or data is NULL, or data are no saved state, were cut or changed,
+ * are of a later release or a unit with other capabilities (nvtd_last_error() names the
+ * property), or are of a state that cannot be (it names the register); -EBUSY: another call
+ * executes what the guest has commanded. The unit is then unchanged.
+ */
+int nvtd_unit_load(struct NvtdUnit *unit,
+                   const void *data,
+                   size_t size);
+
+/**
  * Make a twin and store it in *twin. `config` may be NULL for Linux 7.3 with one
  * IOMMU that can do everything. Any thread.
  *

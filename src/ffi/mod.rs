@@ -18,6 +18,7 @@ pub mod interrupt;
 pub mod mappings;
 mod outstruct;
 mod panic;
+pub mod snapshot;
 pub mod twin;
 pub mod types;
 
