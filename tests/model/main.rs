@@ -122,7 +122,7 @@ fn fresh_cases() {
     cases(FRESH_CASES, fresh_seed(), false);
 }
 
-/// The unit's state is saved and loaded before each operation.
+/// The unit's state is saved and loaded before each third operation.
 #[test]
 fn fixed_cases_of_moving_guests() {
     cases(MOVING_CASES, [8; 32], true);

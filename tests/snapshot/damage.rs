@@ -149,6 +149,7 @@ impl Trial {
     /// Is the state taken?
     fn offer(&mut self, offered: &[u8]) -> bool {
         self.tried += 1;
+        self.guest.notes.events.lock().unwrap().clear();
         match self.guest.unit.load(offered) {
             Err(error) => {
                 assert_eq!(error.errno(), libc::EINVAL, "{error}");

@@ -131,7 +131,18 @@ fn what_is_cached_is_forgotten_where_it_is_loaded() {
     assert_eq!(after.descriptors, before.descriptors);
 }
 
-/// Root and context entries are cached, too.
+/// Context and PASID entries are cached, too.
+#[test]
+fn decoded_entries_are_forgotten_where_they_are_loaded() {
+    let guest = first_stage();
+    let saved = guest.unit.save();
+    assert_eq!(read(&guest, 0x5678), Ok(0x10_0678));
+    guest.set_pasid_entry(4);
+    assert_eq!(read(&guest, 0x5678), Ok(0x10_0678));
+    load(&guest, &saved);
+    assert_eq!(read(&guest, 0x5678), Ok(0x5678), "pass-through");
+}
+
 #[test]
 fn another_root_table_is_in_force_where_it_is_loaded() {
     let guest = first_stage();

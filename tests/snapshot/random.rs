@@ -7,6 +7,15 @@ use crate::states::{all_on, config};
 use crate::*;
 use nested_vtd::unit::{Config, PageRequest};
 
+/// Tells threads to end, also when a check fails.
+struct Stop<'a>(&'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// What each thread does is in the state or not: each is one that can be loaded.
 #[test]
 fn saved_while_threads_are_at_work() {
@@ -44,12 +53,13 @@ fn saved_while_threads_are_at_work() {
                 unit.page_request(device, asked).unwrap();
             }
         });
+        let _stop = Stop(&stop);
         for _ in 0..2000 {
             let saved = unit.save();
             there.unit.load(&saved).unwrap();
             assert_eq!(there.unit.save(), saved);
+            guest.notes.events.lock().unwrap().clear();
         }
-        stop.store(true, Ordering::Relaxed);
     });
 }
 
@@ -80,6 +90,7 @@ fn whatever_a_guest_does() {
         guest.map(0x5000, 0x10_0000);
         for round in 0..20_000 {
             random.act(&guest);
+            guest.notes.events.lock().unwrap().clear();
             if round % 10 == 0 {
                 let there = guest.beside();
                 load(&there, &guest.unit.save());
