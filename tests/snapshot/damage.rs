@@ -484,6 +484,13 @@ fn the_field_that_is_wrong_is_named() {
         &with(&state, "ROOT", 0, &word(TE | SRTP | QIE | IRE)),
     );
     assert!(said.contains("0x2000000 is reserved"), "{said}");
+    let small = Guest::with(Config {
+        features: Config::DEFAULT.features.with_interrupt_remapping(true),
+        ..Config::DEFAULT
+    });
+    let state = with(&small.unit.save(), "IREM", 0, &long(1 << 11));
+    let said = refusal(&small, &state);
+    assert!(said.contains("IRTA is 0x800"), "{said}");
 }
 
 /// Groups of page requests, in a state without any.

@@ -431,7 +431,8 @@ fn in_the_middle() -> (Guest, Guest) {
     let (from, to) = (here.cells(), there.cells());
     let there = Mutex::new(Some(there));
     *here.notes.obey.lock().unwrap() = Some(Arc::new(move || {
-        if let Some(there) = there.lock().unwrap().take() {
+        let first = there.lock().unwrap().take();
+        if let Some(there) = first {
             let error = unit.load(&unit.save()).unwrap_err();
             assert_eq!(error.errno(), libc::EBUSY, "{error}");
             for (to, from) in to.iter().zip(from.iter()) {
