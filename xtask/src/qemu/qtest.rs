@@ -17,12 +17,16 @@ use crate::workspace::Workspace;
 pub const THEIRS: &str = "intel-iommu-test";
 
 /// The device's own tests, which the patches add.
-pub const OURS: [&str; 2] = ["nested-vtd-test", "nested-vtd-notify-test"];
+pub const OURS: [&str; 3] = [
+    "nested-vtd-test",
+    "nested-vtd-notify-test",
+    "nested-vtd-migration-test",
+];
 
 /// The test programs, as ninja's targets.
-pub(super) fn targets() -> [String; 3] {
-    let [device, notify] = OURS;
-    [THEIRS, device, notify].map(|test| format!("tests/qtest/{test}"))
+pub(super) fn targets() -> [String; 4] {
+    let [device, notify, migration] = OURS;
+    [THEIRS, device, notify, migration].map(|test| format!("tests/qtest/{test}"))
 }
 
 /// Runs one of the programs with what they need built before.
