@@ -257,3 +257,27 @@ fn a_queue_outside_ram_is_a_fetch_error_and_counted() {
     assert_eq!(guest.read32(0x34) & 0x10, 0x10);
     assert_eq!(guest.unit.stats().memory_errors, 1);
 }
+
+#[test]
+fn reserved_and_read_only_bits_of_commands_are_not_kept() {
+    let guest = Guest::new(HostKind::None);
+    // CCMD, IOTLB and IVA, without the bit that starts a command.
+    for (offset, kept) in [
+        (0x28, 0x6000_0003_ffff_ffff),
+        (0xf8, 0x3003_ffff_0000_0000),
+        (0xf0, !0xf80),
+    ] {
+        let value = if offset == 0xf0 {
+            u64::MAX
+        } else {
+            u64::MAX >> 1
+        };
+        guest.write64(offset, value);
+        assert_eq!(guest.read64(offset), kept, "{offset:#x}");
+    }
+    // What was done is the unit's to say, and stays until the next command.
+    guest.write64(0x28, 1 << 63 | 1 << 61);
+    assert_eq!(guest.read64(0x28), 1 << 61 | 1 << 59);
+    guest.write64(0x28, 2 << 61 | 3 << 59);
+    assert_eq!(guest.read64(0x28), 2 << 61 | 1 << 59);
+}

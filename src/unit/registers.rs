@@ -25,6 +25,9 @@ pub(super) const COMPLETED: u32 = 1;
 /// Bits of IQT and IQH that hold an offset.
 pub(super) const QUEUE_OFFSET: u64 = 0x7_fff0;
 
+/// Bits of IVA that are defined (11.4.6.3): ADDR, IH and AM.
+const INVALIDATE_ADDRESS: u64 = !0xf80;
+
 /// Register values; the fixed ones are in the capabilities.
 #[derive(Debug, Default)]
 pub(super) struct Registers {
@@ -184,17 +187,32 @@ impl Unit {
                     .with_table(merged.table());
             }
             Register::ContextCommand => {
-                let merged = merge(registers.context_command.into_bits());
-                registers.context_command = ContextCommand::from_bits(merged);
+                let before = registers.context_command;
+                let merged = ContextCommand::from_bits(merge(before.into_bits()));
+                registers.context_command = ContextCommand::new()
+                    .with_domain_id(merged.domain_id())
+                    .with_source_id(merged.source_id())
+                    .with_function_mask(merged.function_mask())
+                    .with_actual_granularity(before.actual_granularity())
+                    .with_granularity(merged.granularity())
+                    .with_invalidate(merged.invalidate());
                 self.context_command(state, out);
             }
             Register::IotlbInvalidate => {
-                let merged = merge(registers.iotlb_command.into_bits());
-                registers.iotlb_command = IotlbCommand::from_bits(merged);
+                let before = registers.iotlb_command;
+                let merged = IotlbCommand::from_bits(merge(before.into_bits()));
+                registers.iotlb_command = IotlbCommand::new()
+                    .with_domain_id(merged.domain_id())
+                    .with_drain_writes(merged.drain_writes())
+                    .with_drain_reads(merged.drain_reads())
+                    .with_actual_granularity(before.actual_granularity())
+                    .with_granularity(merged.granularity())
+                    .with_invalidate(merged.invalidate());
                 self.iotlb_command(state, out);
             }
             Register::InvalidateAddress => {
-                registers.invalidate_address = merge(registers.invalidate_address);
+                let merged = merge(registers.invalidate_address);
+                registers.invalidate_address = merged & INVALIDATE_ADDRESS;
             }
             Register::FaultStatus => {
                 // If that ends an error fetching goes on at IQH, without a new tail
