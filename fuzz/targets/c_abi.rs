@@ -1,0 +1,16 @@
+//! libFuzzer's program for [`nested_vtd_fuzz::c_abi`].
+
+#![no_main]
+
+use libfuzzer_sys::{fuzz_crossover, fuzz_mutator, fuzz_target, fuzzer_mutate};
+use nested_vtd_fuzz::c_abi::{SHAPE, run};
+
+fuzz_target!(|input: &[u8]| run(input));
+
+fuzz_mutator!(|data: &mut [u8], size: usize, max_size: usize, seed: u32| {
+    SHAPE.mutate(data, size, max_size, seed, fuzzer_mutate)
+});
+
+fuzz_crossover!(|one: &[u8], two: &[u8], out: &mut [u8], seed: u32| {
+    SHAPE.cross(one, two, out, seed)
+});
