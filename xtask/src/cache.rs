@@ -6,6 +6,7 @@
 //! firmware/   what QEMU's -L points to                          (qemu.rs)
 //! guest/      stock kernels and initial RAM disks               (guest.rs)
 //! kernel/     the lab kernel and its initial RAM disks          (kernel.rs)
+//! fuzz/       inputs that brought something new, by target      (fuzz.rs)
 //! run/        one directory per running guest                   (boot.rs)
 //! log/        output of the programs that were run
 //! ```

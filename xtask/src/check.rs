@@ -12,7 +12,7 @@ use crate::qemu::vfio;
 use crate::scenario::Scenario;
 use crate::ui::{self, Error, Result, Step, fail};
 use crate::workspace::Workspace;
-use crate::{conformance, ctests, header, host, kernel, lab, report, symbols, verdict};
+use crate::{conformance, ctests, fuzz, header, host, kernel, lab, report, symbols, verdict};
 
 pub const USAGE: &str = "\
 usage: cargo xtask check [--quick] [--only TEXT]
@@ -82,8 +82,11 @@ fn own(tally: &mut Tally, workspace: &Workspace, cache: &Cache) {
         ui::run(step, &cache.log(name), workspace.cargo().args(args))
     };
     tally.check("format", |step| {
-        cargo(step, "format", &["fmt", "--all", "--check"])
-            .map_err(|e| e.next("cargo fmt --all (without rustfmt: rustup component add rustfmt)"))
+        let next = "cargo fmt --all (without rustfmt: rustup component add rustfmt)";
+        cargo(step, "format", &["fmt", "--all", "--check"]).map_err(|e| e.next(next))?;
+        const FUZZ: &[&str] = &["fmt", "--manifest-path", "fuzz/Cargo.toml"];
+        cargo(step, "format", &[FUZZ, &["--check"]].concat())
+            .map_err(|e| e.next(format!("cargo {}", FUZZ.join(" "))))
     });
     tally.check("clippy", |step| {
         const ARGS: &[&str] = &[
@@ -146,6 +149,9 @@ fn own(tally: &mut Tally, workspace: &Workspace, cache: &Cache) {
             }
         }
         Ok(())
+    });
+    tally.check("fuzz targets: seeds, regressions and some inputs", |step| {
+        fuzz::check(step, workspace, cache)
     });
     tally.check("exported symbols", |_| {
         host::require(cache, &[host::C_TESTS])?;

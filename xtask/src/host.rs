@@ -31,6 +31,9 @@ pub const BUILD: &[&str] = &[
 /// For making the guests' initial RAM disks and the programs in them.
 pub const GUEST: &[&str] = &["cpio", "gcc", "kmod", "libc6-dev"];
 
+/// For building libFuzzer.
+pub const FUZZ: &[&str] = &["g++", "libc6-dev"];
+
 /// For building the lab kernel.
 pub const KERNEL: &[&str] = &[
     "bc",

@@ -10,6 +10,7 @@ mod coverage;
 mod ctests;
 mod debian;
 mod demo;
+mod fuzz;
 mod guest;
 mod header;
 mod host;
@@ -38,6 +39,7 @@ usage: cargo xtask COMMAND [OPTION...]
   boot     run one of the guest tests
   lab      a Linux host on the unit, and a guest of that host behind the unit again
   coverage say which lines no test runs
+  fuzz     run the fuzz targets
   bench    measure the unit beside QEMU's intel-iommu
   qemu     build the patched QEMU; edit and refresh its patches
   kernel   build the lab kernel
@@ -74,6 +76,7 @@ fn dispatch(args: &[String]) -> Result<()> {
         "boot" => boot::run_command(args),
         "lab" => lab::run_command(args),
         "coverage" => coverage::run(args),
+        "fuzz" => fuzz::run(args),
         "bench" => bench::run(args),
         "qemu" => qemu::run_command(args),
         "kernel" => kernel::run_command(args),
@@ -95,6 +98,7 @@ fn usage(command: &str) -> &'static str {
         "boot" => boot::USAGE,
         "lab" => lab::USAGE,
         "coverage" => coverage::USAGE,
+        "fuzz" => fuzz::USAGE,
         "bench" => bench::USAGE,
         "qemu" => qemu::USAGE,
         "kernel" => kernel::USAGE,

@@ -147,17 +147,18 @@ impl World {
         self.keep(fd);
     }
 
-    /// A qword of a structure, by a byte: nothing, small numbers, an address, a length, or anything.
+    /// A qword of a structure, by a byte: nothing, a small number, two of them, an address, a length, a file, a number in the
+    /// upper half, or anything.
     fn word(&self, choice: u8, raw: u64) -> u64 {
         let number = u64::from(choice >> 3);
         let ram = self.arena.ram().addr() as u64;
         match choice & 7 {
             0 => 0,
             1 => number,
-            2 => number << 32 | number,
+            2 => number >> 2 << 32 | number & 3,
             3 => ram + (number << 12),
             4 => (number + 1) << 12,
-            5 => number << 32 | 7,
+            5 => u64::from(self.file(number as u8) as u32),
             6 => number << 32,
             _ if self.arena.is_harmless(raw) => raw,
             _ => raw & 0x3fff_ffff_ffff,
