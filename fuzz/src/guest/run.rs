@@ -106,6 +106,8 @@ pub struct Run {
     pub mirror: Option<Memory>,
     pub queue: Queue,
     pub remembered: Remembered,
+    /// What was counted after the last operation.
+    counted: Option<Before>,
 }
 
 impl Run {
@@ -130,6 +132,7 @@ impl Run {
             mirror: None,
             queue: Queue::default(),
             remembered: Remembered::default(),
+            counted: None,
         };
         run.machine.ram_add(Piece::Low).unwrap();
         if setup.read_only {
@@ -175,10 +178,11 @@ impl Run {
                 self.machine.read64(IQT)
             );
         }
-        let before = Before::of(self);
+        let before = self.counted.take();
+        let before = before.unwrap_or_else(|| Before::of(self));
         self.execute(op);
         self.note_writes();
-        self.check(op.code, &before);
+        self.counted = Some(self.check(op.code, &before));
     }
 
     fn execute(&mut self, op: &Op) {

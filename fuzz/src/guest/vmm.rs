@@ -26,6 +26,8 @@ pub struct Told {
     pub invalidations: u64,
     pub forgotten: u64,
     pub responses: u64,
+    /// Stale uses that the unit's oracle has seen.
+    pub stale: u64,
 }
 
 #[derive(Default)]
@@ -36,6 +38,7 @@ pub struct Watcher {
     invalidations: AtomicU64,
     forgotten: AtomicU64,
     responses: AtomicU64,
+    stale: AtomicU64,
     /// What device TLBs answer: 0 that they have obeyed, 1 nothing in time, 2 nonsense.
     tlb: AtomicU8,
     /// Fault queues that are watched.
@@ -73,6 +76,7 @@ impl Watcher {
             invalidations: get(&self.invalidations),
             forgotten: get(&self.forgotten),
             responses: get(&self.responses),
+            stale: get(&self.stale),
         }
     }
 
@@ -99,6 +103,7 @@ impl Vmm for Watcher {
         let wrote = match event {
             Event::WaitDone => Wrote::Status(a),
             Event::PageRequest => Wrote::PageRequest([a, b], c),
+            Event::StaleUse => return count(&self.stale),
             _ => return,
         };
         self.wrote.lock().unwrap().push(wrote);
