@@ -333,9 +333,10 @@ impl Run {
         assert!(!blocked || dma.walks == 0, "it walked for a blocked device");
     }
 
-    /// What the hardware may have set is that of the model, if it does the same.
+    /// What the hardware may have set is that of the model, if it does the same. What it refuses it may refuse later, as
+    /// it has addresses of more bits.
     fn learn_marks(&mut self, same: bool, marks: &Expected) {
-        if same && self.is_translating() {
+        if same && self.is_translating() && matches!(marks.outcome, Outcome::Page(_)) {
             self.marked(marks);
         } else {
             self.mirror = None;
