@@ -34,7 +34,7 @@ pub fn run(input: &[u8]) {
             eprintln!("  {op:x?}");
         }
     }
-    if let Err(error) = run::run(&world, &ops, &mut Coverage) {
+    if let Err(error) = run::run(&world, &ops, false, &mut Coverage) {
         let hex = |bytes: &[u8]| -> String {
             let used = bytes.iter().rposition(|&byte| byte != 0);
             let used = &bytes[..used.map_or(0, |last| last + 1)];

@@ -245,7 +245,9 @@ fn broken() -> Vec<Op> {
             ops.push(Op::new(Code::Sync));
             ops.push(dma(0, 0, 0, 1));
             ops.push(dma(2, 0x18, 4, 1));
-            ops.push(with(code, |op| (op.b, op.c) = (u8::from(code == Code::Pasid), 0)));
+            ops.push(with(code, |op| {
+                (op.b, op.c) = (u8::from(code == Code::Pasid), 0)
+            }));
         }
     }
     ops.push(with(Code::Sync, |op| op.b = 15));
@@ -459,15 +461,35 @@ fn decoders(seeds: &mut Seeds) {
     .flat_map(|[low, high]| [low, high, 0, 0])
     .collect();
     put("descriptors", 0, &descriptors);
-    put("pages", 1, &[0x1000, 0x1234_5009, u64::MAX, 0xfff_f000 | 51]);
-    put("ranges", 2, &[0x1000, 8, 0x2000, 8, 0x5000, 9, 0x1000, 1 << 3]);
+    put(
+        "pages",
+        1,
+        &[0x1000, 0x1234_5009, u64::MAX, 0xfff_f000 | 51],
+    );
+    put(
+        "ranges",
+        2,
+        &[0x1000, 8, 0x2000, 8, 0x5000, 9, 0x1000, 1 << 3],
+    );
     put("layouts", 3, &[0, u64::MAX, 0x0123_4567_89ab_cdef]);
     put(
         "interrupts",
         4,
         &[0xfee0_0030, 0, 0xfee0_0058, 1, 1 | 0x30 << 16 | 1 << 40, 0],
     );
-    let entries = [0xf_ffff, 5, 0, 0b1101, 0, 0, 0, 0, 1 | 3 << 6 | 2 << 2, 7 | 1 << 23, 0];
+    let entries = [
+        0xf_ffff,
+        5,
+        0,
+        0b1101,
+        0,
+        0,
+        0,
+        0,
+        1 | 3 << 6 | 2 << 2,
+        7 | 1 << 23,
+        0,
+    ];
     put("tables", 5, &entries);
     put("walks", 6, &[0x1008, 0x2000, 0x3000, 7, 0x8007, 0x87, 3]);
     put("capabilities", 7, &[0xf_ffff]);

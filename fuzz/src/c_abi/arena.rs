@@ -142,7 +142,11 @@ impl Buffer {
         for offset in self.length..self.length.next_multiple_of(8) {
             // SAFETY: these bytes are open, see [`Arena::buffer`].
             let byte = unsafe { self.pointer.add(offset).read() };
-            assert_eq!(byte, UNTOUCHED, "byte {offset} of {} was written", self.length);
+            assert_eq!(
+                byte, UNTOUCHED,
+                "byte {offset} of {} was written",
+                self.length
+            );
         }
     }
 }

@@ -23,7 +23,10 @@ unsafe extern "C" fn log(opaque: *mut c_void, level: u32, message: *const c_char
     // SAFETY: valid during the call.
     let text = unsafe { CStr::from_ptr(message) };
     let text = text.to_str().expect("a line is UTF-8");
-    assert!(level <= 2 && !text.is_empty() && !text.contains('\n'), "{level} {text:?}");
+    assert!(
+        level <= 2 && !text.is_empty() && !text.contains('\n'),
+        "{level} {text:?}"
+    );
     // The process is about to end.
     if !text.starts_with("internal error") {
         // SAFETY: what was given to nvtd_unit_create().
@@ -48,7 +51,10 @@ unsafe extern "C" fn source_id(opaque: *mut c_void, tag: u64) -> u16 {
 }
 
 unsafe extern "C" fn iec_invalidate(opaque: *mut c_void, global: u32, index: u32, mask: u32) {
-    assert!(global <= 1 && index <= 0xffff && mask <= 15, "{global} {index} {mask}");
+    assert!(
+        global <= 1 && index <= 0xffff && mask <= 15,
+        "{global} {index} {mask}"
+    );
     assert!(global == 0 || (index, mask) == (0, 0));
     // SAFETY: what was given to nvtd_unit_create().
     unsafe { world(opaque) }.react();
@@ -66,7 +72,10 @@ unsafe extern "C" fn page_response(opaque: *mut c_void, response: *const NvtdPag
 unsafe extern "C" fn invalidate(opaque: *mut c_void, told: *const NvtdInvalidation) -> c_int {
     // SAFETY: valid during the call.
     let told = unsafe { *told };
-    assert_eq!((told.size, told.reserved), (size_of::<NvtdInvalidation>(), 0));
+    assert_eq!(
+        (told.size, told.reserved),
+        (size_of::<NvtdInvalidation>(), 0)
+    );
     assert!(told.address <= told.last && told.address % 4096 == 0 && told.flags < 8);
     // SAFETY: what was given to nvtd_unit_create().
     let world = unsafe { world(opaque) };
@@ -105,6 +114,11 @@ unsafe extern "C" fn wants_events(opaque: *mut c_void) -> u32 {
     u32::from(unsafe { world(opaque) }.next() & 1)
 }
 
+unsafe extern "C" fn more_work(opaque: *mut c_void) {
+    // SAFETY: what was given to nvtd_unit_create().
+    unsafe { world(opaque) }.next();
+}
+
 /// All callbacks but those that `without` has a bit for.
 pub fn ops(without: u32) -> NvtdOps {
     let there = |bit: u32| without >> bit & 1 == 0;
@@ -120,5 +134,6 @@ pub fn ops(without: u32) -> NvtdOps {
         attach: there(7).then_some(attach),
         watch: there(8).then_some(watch),
         wants_events: there(9).then_some(wants_events),
+        more_work: there(10).then_some(more_work),
     }
 }

@@ -86,7 +86,11 @@ impl World {
         if self.is_inside() {
             return;
         }
-        let count = if op.number & 1 == 0 { 0 } else { op.number >> 1 & 0x7f };
+        let count = if op.number & 1 == 0 {
+            0
+        } else {
+            op.number >> 1 & 0x7f
+        };
         let iommus = self.arena.buffer(count.min(64) as usize * 16);
         let capable = capable_iommu();
         for index in 0..count.min(64) as usize {
@@ -262,14 +266,22 @@ impl World {
             let request = self.structure(&Self::page(op), op.sizes, op.wrong == 2);
             // SAFETY: a live twin or NULL, and as many bytes as the size says or NULL.
             let result = unsafe { nvtd_twin_page_request(twin, fd, pointer(request)) };
-            self.judge("twin_page_request", result.into(), &[EINVAL, EBADF, EOPNOTSUPP]);
+            self.judge(
+                "twin_page_request",
+                result.into(),
+                &[EINVAL, EBADF, EOPNOTSUPP],
+            );
             return;
         }
         let out = self.room::<NvtdPageResponse>(op.sizes, op.wrong == 3);
         let before = out.map(|out| out.bytes()).unwrap_or_default();
         // SAFETY: as above.
         let result = unsafe { nvtd_twin_page_response(twin, fd, pointer(out)) };
-        self.judge("twin_page_response", result.into(), &[EAGAIN, EINVAL, EBADF]);
+        self.judge(
+            "twin_page_response",
+            result.into(),
+            &[EAGAIN, EINVAL, EBADF],
+        );
         Self::check_room::<NvtdPageResponse>(result, out, &before);
     }
 

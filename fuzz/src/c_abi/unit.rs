@@ -41,7 +41,10 @@ unsafe extern "C" fn line(opaque: *mut c_void, text: *const c_char) {
 unsafe extern "C" fn mapping(opaque: *mut c_void, mapping: *const NvtdMapping) -> c_int {
     // SAFETY: valid during the call.
     let mapping = unsafe { *mapping };
-    assert_eq!((mapping.size, mapping.reserved), (size_of::<NvtdMapping>(), 0));
+    assert_eq!(
+        (mapping.size, mapping.reserved),
+        (size_of::<NvtdMapping>(), 0)
+    );
     assert!(mapping.length > 0 && mapping.permissions != 0 && mapping.permissions < 8);
     // SAFETY: the world that was passed to nvtd_for_each_mapping().
     let world = unsafe { &*opaque.cast::<World>() };
@@ -152,7 +155,11 @@ impl World {
             reserved: u32::from(op.wrong == 5),
         };
         let config = self.structure(&config, op.sizes, op.wrong == 2);
-        let callbacks = ops(if op.wrong == 6 { op.w as u32 } else { op.w as u32 & !1 & 0x3ff });
+        let callbacks = ops(if op.wrong == 6 {
+            op.w as u32
+        } else {
+            op.w as u32 & !1 & 0x3ff
+        });
         let callbacks = self.structure(&callbacks, op.sizes >> 4 & 7, op.wrong == 7);
         let room = self.arena.buffer(8);
         let to = if op.wrong == 8 {
@@ -175,7 +182,9 @@ impl World {
             let before = place.replace(made);
             // SAFETY: it was created, and this is its last use.
             self.quietly(|| unsafe { nvtd_unit_destroy(before) });
-            self.ram.borrow_mut().retain(|(unit, ..)| *unit != usize::from(op.a & 1));
+            self.ram
+                .borrow_mut()
+                .retain(|(unit, ..)| *unit != usize::from(op.a & 1));
         }
     }
 
@@ -186,7 +195,9 @@ impl World {
         let unit = self.units[usize::from(op.a & 1)].replace(ptr::null_mut());
         // SAFETY: it was created, or is NULL, and this is its last use.
         self.quietly(|| unsafe { nvtd_unit_destroy(unit) });
-        self.ram.borrow_mut().retain(|(unit, ..)| *unit != usize::from(op.a & 1));
+        self.ram
+            .borrow_mut()
+            .retain(|(unit, ..)| *unit != usize::from(op.a & 1));
     }
 
     fn read(&self, op: &Op) {
@@ -201,7 +212,11 @@ impl World {
         let result = unsafe { nvtd_mmio_read(self.unit(op), op.v % 0x1010, size, value) };
         self.judge("mmio_read", result.into(), &[EINVAL]);
         if result != 0 {
-            assert_eq!(room.bytes(), [UNTOUCHED; 8], "a value of a read that failed");
+            assert_eq!(
+                room.bytes(),
+                [UNTOUCHED; 8],
+                "a value of a read that failed"
+            );
         }
     }
 
@@ -240,10 +255,13 @@ impl World {
             // SAFETY: inside of the arena's RAM, which stays for ever.
             unsafe { self.arena.ram().add(offset) }
         };
-        let flags = if op.wrong == 3 { op.a.into() } else { u32::from(op.a >> 6 & 1) };
+        let flags = if op.wrong == 3 {
+            op.a.into()
+        } else {
+            u32::from(op.a >> 6 & 1)
+        };
         // SAFETY: a live unit or NULL; `size` bytes are there, and stay.
-        let result =
-            unsafe { nvtd_ram_add(self.unit(op), gpa, size as u64, host.cast(), flags) };
+        let result = unsafe { nvtd_ram_add(self.unit(op), gpa, size as u64, host.cast(), flags) };
         self.judge("ram_add", result.into(), ANY);
         if result == 0 {
             let unit = usize::from(op.a & 1);
@@ -308,7 +326,11 @@ impl World {
         let result = unsafe { nvtd_device_add(self.unit(op), pointer(desc), to) };
         self.judge("device_add", result.into(), ANY);
         if result != 0 {
-            assert_eq!(room.bytes(), [UNTOUCHED; 8], "a handle of a device that is not there");
+            assert_eq!(
+                room.bytes(),
+                [UNTOUCHED; 8],
+                "a handle of a device that is not there"
+            );
             return;
         }
         // SAFETY: it was written.
@@ -380,8 +402,7 @@ impl World {
     fn page_request(&self, op: &Op) {
         let request = self.structure(&Self::page(op), op.sizes, op.wrong == 2);
         // SAFETY: a live unit or NULL, and as many bytes as the size says or NULL.
-        let result =
-            unsafe { nvtd_page_request(self.unit(op), self.device(op), pointer(request)) };
+        let result = unsafe { nvtd_page_request(self.unit(op), self.device(op), pointer(request)) };
         self.judge("page_request", result.into(), &[EINVAL, ENOENT, EOPNOTSUPP]);
     }
 
@@ -417,10 +438,18 @@ impl World {
             kind,
             device: if with_device { self.device(op) } else { 0 },
             flags: u32::from(with_pasid) | u32::from(op.wrong == 5) << 1,
-            pasid: if with_pasid { pick(&[0, 1, 5, 64, 1 << 20], op.w >> 1) } else { 0 },
+            pasid: if with_pasid {
+                pick(&[0, 1, 5, 64, 1 << 20], op.w >> 1)
+            } else {
+                0
+            },
             address: first,
             // Not all of the address space: that takes long.
-            last: if kind == 5 { first.saturating_add(op.w & 0xff_ffff) } else { 0 },
+            last: if kind == 5 {
+                first.saturating_add(op.w & 0xff_ffff)
+            } else {
+                0
+            },
         };
         let what = self.structure(&what, op.sizes, op.wrong == 2);
         let opaque = self.opaque();
@@ -431,10 +460,22 @@ impl World {
     }
 
     fn mappings(&self, op: &Op) {
-        let flags = if op.wrong == 4 { op.number } else { op.number & 1 };
-        let pasid = if flags & 1 != 0 { (op.w >> 32) as u32 & 0x1f_ffff } else { 0 };
+        let flags = if op.wrong == 4 {
+            op.number
+        } else {
+            op.number & 1
+        };
+        let pasid = if flags & 1 != 0 {
+            (op.w >> 32) as u32 & 0x1f_ffff
+        } else {
+            0
+        };
         let last = op.v.saturating_add(op.w & 0xfff_ffff);
-        let (first, last) = if op.wrong == 5 { (last, op.v) } else { (op.v, last) };
+        let (first, last) = if op.wrong == 5 {
+            (last, op.v)
+        } else {
+            (op.v, last)
+        };
         let take = (op.wrong != 3).then_some(mapping as unsafe extern "C" fn(_, _) -> _);
         let (unit, device, limit) = (self.unit(op), self.device(op), u64::from(op.sizes & 63));
         let opaque = self.opaque();
@@ -514,7 +555,11 @@ impl World {
             // SAFETY: a live unit or NULL, and room for a value.
             let result = unsafe { nvtd_mmio_read(unit, offset, 8, room.pointer()) };
             let bytes = room.bytes().try_into().unwrap_or_default();
-            if result == 0 { u64::from_ne_bytes(bytes) } else { 0 }
+            if result == 0 {
+                u64::from_ne_bytes(bytes)
+            } else {
+                0
+            }
         };
         let capabilities = Capabilities {
             cap: read(0x08),
@@ -540,7 +585,11 @@ impl World {
             (0x38, 4, 0),
             (0xa0, 4, 0),
             (0xe0, 4, 0),
-            (0x18, 4, 1 << 31 | 1 << 26 | u64::from(op.number >> 2 & 1) << 25),
+            (
+                0x18,
+                4,
+                1 << 31 | 1 << 26 | u64::from(op.number >> 2 & 1) << 25,
+            ),
         ] {
             // SAFETY: a live unit or NULL.
             let result = unsafe { nvtd_mmio_write(unit, offset, size, value) };
@@ -559,7 +608,8 @@ impl World {
         ];
         for (number, words) in descriptors.into_iter().enumerate() {
             for (index, word) in words.into_iter().chain([0, 0]).enumerate() {
-                self.arena.poke(queue as usize + number * 32 + index * 8, word);
+                self.arena
+                    .poke(queue as usize + number * 32 + index * 8, word);
             }
         }
         // SAFETY: a live unit or NULL.

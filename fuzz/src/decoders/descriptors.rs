@@ -25,7 +25,10 @@ fn compare(words: [u64; 4], of_model: &[u64]) {
         (Err(info), Err(code)) => assert_eq!(info as u64, code, "{words:x?}"),
         // More entries than an interrupt remapping table has.
         (Err(info), Ok(Command::Other)) if kind == 4 => {
-            assert!(info as u64 == 4 && field(words[0], 31, 27) > 15, "{words:x?}");
+            assert!(
+                info as u64 == 4 && field(words[0], 31, 27) > 15,
+                "{words:x?}"
+            );
         }
         (Ok(descriptor), Ok(command)) => same(words, descriptor, command),
         (found, expected) => panic!("{words:x?} is {found:x?}, expected {expected:x?}"),
@@ -98,7 +101,11 @@ fn same(words: [u64; 4], descriptor: Descriptor, command: Command) {
         }
         Descriptor::DeviceTlb { source_id, range } => {
             assert_eq!(u64::from(source_id), field(low, 47, 32));
-            assert_eq!(range, device_tlb_range(high >> 12, bit(high, 0)), "{words:x?}");
+            assert_eq!(
+                range,
+                device_tlb_range(high >> 12, bit(high, 0)),
+                "{words:x?}"
+            );
             Command::Other
         }
         Descriptor::PasidDeviceTlb {
@@ -109,7 +116,11 @@ fn same(words: [u64; 4], descriptor: Descriptor, command: Command) {
             assert_eq!(u64::from(source_id), field(low, 31, 16));
             let of_one = (!bit(high, 0)).then_some(field(low, 51, 32) as u32);
             assert_eq!(pasid, of_one, "{words:x?}");
-            assert_eq!(range, device_tlb_range(high >> 12, bit(high, 11)), "{words:x?}");
+            assert_eq!(
+                range,
+                device_tlb_range(high >> 12, bit(high, 11)),
+                "{words:x?}"
+            );
             Command::Other
         }
         Descriptor::InterruptEntryCache { range } => {
@@ -137,7 +148,11 @@ fn sources(matching: SourceMatch) {
     let ignored = ignored_by(matching.function_mask.into());
     for other in 0..16 {
         let source_id = matching.source_id ^ other;
-        assert_eq!(matching.matches(source_id), other & !ignored == 0, "{matching:x?} {other:#x}");
+        assert_eq!(
+            matching.matches(source_id),
+            other & !ignored == 0,
+            "{matching:x?} {other:#x}"
+        );
     }
 }
 

@@ -73,8 +73,7 @@ pub fn run(options: [u8; 7], words: &[u64]) {
                 assert_eq!(refused, control.enabled, "{request:x?}: {outcome:x?}");
                 continue;
             }
-            let expected =
-                interrupt::remap(memory.now(), &of_model, address, data, source_id);
+            let expected = interrupt::remap(memory.now(), &of_model, address, data, source_id);
             match (outcome.result, &expected) {
                 (Ok(message), Ok(Delivered::AsSent)) => assert_eq!(message, request.message),
                 (Ok(message), Ok(Delivered::Remapped { .. })) => {

@@ -73,14 +73,23 @@ pub fn merged(words: &[u64]) {
         })
         .collect();
     let result = merge(&entries);
-    assert!(result.len() <= entries.len().max(1), "{entries:x?} became {result:x?}");
-    assert!(result.iter().all(|entry| entry.reserved == 0 && entry.addr % 4096 == 0));
+    assert!(
+        result.len() <= entries.len().max(1),
+        "{entries:x?} became {result:x?}"
+    );
+    assert!(
+        result
+            .iter()
+            .all(|entry| entry.reserved == 0 && entry.addr % 4096 == 0)
+    );
     // At each place where something begins or ends, and beside it, the same is named as before.
     let mut places: Vec<u128> = Vec::new();
     for (first, end, _) in entries.iter().chain(&result).map(of) {
         places.extend([first.saturating_sub(1), first, end.saturating_sub(1), end]);
     }
-    let everything = entries.iter().any(|entry| matches!(entry.npages, 0 | u64::MAX));
+    let everything = entries
+        .iter()
+        .any(|entry| matches!(entry.npages, 0 | u64::MAX));
     for place in places.into_iter().filter(|&place| place < 1 << 52) {
         for leaf_only in [false, true] {
             let covered = |entries: &[VtdS1Invalidate]| {

@@ -79,13 +79,17 @@ pub fn run(options: [u8; 7], words: &[u64]) {
         let used = at == 8 || leading & 16 != 0;
         memory.write(context + at, if used { word } else { 0 });
     }
-    let number = u64::from(pasid.unwrap_or(memory.read(context + 8).unwrap_or(0) as u32 & 0xf_ffff));
+    let number =
+        u64::from(pasid.unwrap_or(memory.read(context + 8).unwrap_or(0) as u32 & 0xf_ffff));
     let in_directory = DIRECTORY + number / 64 % 512 * 8;
     memory.write(in_directory, lead(next(), ENTRIES, 2));
     for at in 0..8 {
         let word = next();
         let used = at < 3 || leading & 32 != 0;
-        memory.write(ENTRIES + number % 64 * 64 + at * 8, if used { word } else { 0 });
+        memory.write(
+            ENTRIES + number % 64 * 64 + at * 8,
+            if used { word } else { 0 },
+        );
     }
     let of_model = reference::Capabilities {
         cap: capabilities.cap.into_bits(),
@@ -116,7 +120,10 @@ pub fn run(options: [u8; 7], words: &[u64]) {
     match (found, expected) {
         (Err(found), Err(expected)) => {
             let code = found.fault.reason.code();
-            assert!(expected.codes.contains(&code), "{found:x?}, expected {expected:x?}");
+            assert!(
+                expected.codes.contains(&code),
+                "{found:x?}, expected {expected:x?}"
+            );
             assert_eq!(found.fault_disable, expected.quiet, "{found:x?}");
         }
         (Ok(found), Ok(Some(expected))) => same(&found, &expected),
@@ -205,7 +212,10 @@ fn visit(
     let (mut from, mut last) = (0, None);
     for _ in 0..1 << 14 {
         let next = tables.visit(&Ram(memory), capabilities, from, |found| {
-            assert!(last.is_none_or(|last| found.pasid > last), "{found:x?} comes again");
+            assert!(
+                last.is_none_or(|last| found.pasid > last),
+                "{found:x?} comes again"
+            );
             assert!(found.pasid >= from);
             last = Some(found.pasid);
         });
@@ -252,7 +262,10 @@ pub fn capabilities(options: [u8; 7], words: &[u64]) {
         (features.scalable_mode(), bit(ecap, 43)),
         (features.first_stage(), bit(ecap, 47)),
     ] {
-        assert_eq!(offered, is_reported, "{config:x?} reports {cap:#x} {ecap:#x}");
+        assert_eq!(
+            offered, is_reported,
+            "{config:x?} reports {cap:#x} {ecap:#x}"
+        );
     }
     // What a host takes.
     assert!(config.host == HostKind::None || bit(ecap, 47) && !features.second_stage());

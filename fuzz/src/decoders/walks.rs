@@ -98,37 +98,47 @@ pub fn run(options: [u8; 7], words: &[u64]) {
             legacy: has(kind, 2),
         },
     };
-    let access = Access {
-        read: !has(asked, 0) || !has(asked, 1),
-        write: has(asked, 1),
-        execute: has(asked, 2),
-        privileged: has(asked, 3),
-        look: has(asked, 4),
-    };
+    let access = Access::new()
+        .with_read(!has(asked, 0) || !has(asked, 1))
+        .with_write(has(asked, 1))
+        .with_execute(has(asked, 2))
+        .with_privileged(has(asked, 3))
+        .with_look(has(asked, 4));
     let memory = Hostile {
         words: memory,
         fate: fate % 5,
         reads: Cell::new(0),
         writes: Cell::new(0),
-        looking: access.look,
+        looking: access.look(),
     };
     let found = stages.find(&memory, *address, access);
     let (reads, writes) = (memory.reads.get(), memory.writes.get());
     assert!(reads <= READS, "{reads} entries were read");
     assert!(writes <= reads, "{writes} entries were marked of {reads}");
     if let Ok(found) = found {
-        let page = found.leaf.translation;
+        let page = found.leaf.translation();
         let low = page.page_size - 1;
-        assert!([1 << 12, 1 << 21, 1 << 30].contains(&page.page_size), "{page:x?}");
-        assert_eq!(page.address & 0xfff, address & 0xfff, "{page:x?} of {address:#x}");
-        assert_eq!(page.address & low, address & low, "{page:x?} of {address:#x}");
+        assert!(
+            [1 << 12, 1 << 21, 1 << 30].contains(&page.page_size),
+            "{page:x?}"
+        );
+        assert_eq!(
+            page.address & 0xfff,
+            address & 0xfff,
+            "{page:x?} of {address:#x}"
+        );
+        assert_eq!(
+            page.address & low,
+            address & low,
+            "{page:x?} of {address:#x}"
+        );
         assert!(!is_interrupt_address(page.address), "{page:x?}");
         let may = page.permissions;
-        assert!(may.read || !access.read, "{page:x?} for {access:?}");
-        assert!(may.write || !access.write, "{page:x?} for {access:?}");
-        assert!(may.privileged == access.privileged || !may.privileged);
+        assert!(may.read() || !access.read(), "{page:x?} for {access:?}");
+        assert!(may.write() || !access.write(), "{page:x?} for {access:?}");
+        assert!(may.privileged() == access.privileged() || !may.privileged());
         if let Some(table) = found.table {
-            assert_eq!(table.address & 0xfff, 0);
+            assert_eq!(table.address() & 0xfff, 0);
             memory.reads.set(0);
             let again = stages.resume(&memory, table, *address, access);
             assert!(memory.reads.get() <= READS, "{again:x?}");
@@ -153,11 +163,25 @@ fn enumerate(memory: &Hostile<'_>, stages: &Stages, from: u64) {
         assert!(run.length > 0, "{run:x?}");
         let run_last = run.address.checked_add(run.length - 1);
         let run_last = run_last.expect("a run ends within 64 bits");
-        assert!(run.translated.checked_add(run.length - 1).is_some(), "{run:x?}");
+        assert!(
+            run.translated.checked_add(run.length - 1).is_some(),
+            "{run:x?}"
+        );
         assert!(from <= run.address && run_last <= last, "{run:x?}");
-        assert!(end.is_none_or(|end| run.address > end), "{run:x?} behind {end:x?}");
-        assert!(run.permissions.read || run.permissions.write, "{run:x?}");
-        for at in [run.address, run_last, run.translated, run.translated + (run.length - 1)] {
+        assert!(
+            end.is_none_or(|end| run.address > end),
+            "{run:x?} behind {end:x?}"
+        );
+        assert!(
+            run.permissions.read() || run.permissions.write(),
+            "{run:x?}"
+        );
+        for at in [
+            run.address,
+            run_last,
+            run.translated,
+            run.translated + (run.length - 1),
+        ] {
             assert!(!is_interrupt_address(at), "{run:x?}");
         }
         end = Some(run_last);
@@ -165,5 +189,9 @@ fn enumerate(memory: &Hostile<'_>, stages: &Stages, from: u64) {
     });
     assert!(budget.left() <= 2000);
     // Each entry of a first stage is found through up to five of a second.
-    assert!(memory.reads.get() <= 2000 * 6 + 600, "{} reads", memory.reads.get());
+    assert!(
+        memory.reads.get() <= 2000 * 6 + 600,
+        "{} reads",
+        memory.reads.get()
+    );
 }

@@ -49,9 +49,10 @@ pub struct Before {
 impl Before {
     pub fn of(run: &Run) -> Self {
         let machine = &run.machine;
-        let (calls, stale) = machine.twin.as_ref().map_or((0, 0), |twin| {
-            (twin.calls(), twin.stats().stale_uses)
-        });
+        let (calls, stale) = machine
+            .twin
+            .as_ref()
+            .map_or((0, 0), |twin| (twin.calls(), twin.stats().stale_uses));
         Self {
             stats: machine.unit().stats(),
             told: machine.vmm.told(),
@@ -108,7 +109,11 @@ impl Run {
         let table = mask(63, 12);
         let control = mask(31, 30);
         let full = [
-            (GSTS, 4, mask(26, 26) | mask(31, 30) | if_there(remapping, mask(25, 23))),
+            (
+                GSTS,
+                4,
+                mask(26, 26) | mask(31, 30) | if_there(remapping, mask(25, 23)),
+            ),
             // GCMD reads as 0.
             (0x18, 4, 0),
             (0x20, 8, table | mask(11, 10)),
@@ -128,7 +133,11 @@ impl Run {
             (0xa0, 4, control),
             (0xa8, 4, mask(31, 2)),
             (0xb0, 8, mask(63, 32) | mask(3, 0)),
-            (0xb8, 8, if_there(remapping, table | mask(3, 0) | if_there(extended, 1 << 11))),
+            (
+                0xb8,
+                8,
+                if_there(remapping, table | mask(3, 0) | if_there(extended, 1 << 11)),
+            ),
             (0xc0, 8, if_there(asking, mask(18, 5))),
             (0xc8, 8, if_there(asking, mask(18, 5))),
             (0xd0, 8, if_there(asking, table | mask(2, 0))),
@@ -176,16 +185,27 @@ impl Run {
                 let high = machine.read64(0x228 + index * 16);
                 let low = machine.read64(0x220 + index * 16);
                 let defined = mask(63, 28) | mask(15, 0);
-                assert_eq!(high & !defined, 0, "reserved bits of record {index}: {high:#x}");
+                assert_eq!(
+                    high & !defined,
+                    0,
+                    "reserved bits of record {index}: {high:#x}"
+                );
                 assert_eq!(low & 0xfff, 0, "reserved bits of record {index}: {low:#x}");
                 bit(high, 63)
             })
             .collect();
         let first = field(u64::from(status), 15, 8) as usize;
         let any = pending.contains(&true);
-        assert_eq!(status & PENDING != 0, any, "PPF of {status:#x}, records {pending:?}");
+        assert_eq!(
+            status & PENDING != 0,
+            any,
+            "PPF of {status:#x}, records {pending:?}"
+        );
         if any {
-            assert!(pending.get(first) == Some(&true), "FRI of {status:#x}: {pending:?}");
+            assert!(
+                pending.get(first) == Some(&true),
+                "FRI of {status:#x}: {pending:?}"
+            );
         } else {
             assert_eq!(first, 0, "FRI of {status:#x}, and nothing is pending");
         }
@@ -200,10 +220,20 @@ impl Run {
             field(error, 47, 32),
             field(error, 63, 48),
         );
-        assert_eq!(status & QUEUE_ERROR != 0, info != 0, "IQE, and IQEI is {info}");
+        assert_eq!(
+            status & QUEUE_ERROR != 0,
+            info != 0,
+            "IQE, and IQEI is {info}"
+        );
         assert!(info <= 7, "IQEI is {info}");
-        assert!(status & TIMEOUT != 0 || timed_out == 0, "ITESID without ITE");
-        assert!(status & COMPLETION_ERROR != 0 || failed == 0, "ICESID without ICE");
+        assert!(
+            status & TIMEOUT != 0 || timed_out == 0,
+            "ITESID without ITE"
+        );
+        assert!(
+            status & COMPLETION_ERROR != 0 || failed == 0,
+            "ICESID without ICE"
+        );
         // Commands are done when the access is.
         assert_eq!(machine.read64(0x28) >> 63, 0, "ICC");
         assert_eq!(machine.read64(0xf8) >> 63, 0, "IVT");

@@ -15,9 +15,7 @@ use crate::machine::Said;
 use crate::reference::interrupt::{Control, Delivered, remap};
 use crate::reference::lookup::{self, Stages, table_mode};
 use crate::reference::walk::{in_interrupt_range, walk};
-use crate::reference::{
-    Kind, Memory, Outcome, Paging, Refusal, Request, Update, bit, field,
-};
+use crate::reference::{Kind, Memory, Outcome, Paging, Refusal, Request, Update, bit, field};
 
 /// What the model says.
 struct Expected {
@@ -115,10 +113,10 @@ impl Run {
             Ok(to) => Said::Page {
                 address: to.address,
                 size: to.page_size,
-                read: to.permissions.read,
-                write: to.permissions.write,
-                execute: to.permissions.execute,
-                untranslated: to.permissions.untranslated,
+                read: to.permissions.read(),
+                write: to.permissions.write(),
+                execute: to.permissions.execute(),
+                untranslated: to.permissions.untranslated(),
             },
             Err(fault) => Said::Refused {
                 code: fault.reason.code(),
@@ -202,7 +200,8 @@ impl Run {
 
     /// A debugger's look: at the tables as they are, whatever is cached; and nothing changes.
     pub fn debug(&mut self, slot: usize, request: Request) {
-        let is_silicon = self.machine.config.host == HostKind::Soft && self.machine.is_assigned(slot);
+        let is_silicon =
+            self.machine.config.host == HostKind::Soft && self.machine.is_assigned(slot);
         let is_interrupt = request.kind == Kind::Untranslated
             && request.pasid.is_none()
             && in_interrupt_range(request.address);
@@ -291,13 +290,11 @@ impl Run {
         let asked = TwinRequest {
             address: request.address,
             pasid: request.pasid,
-            access: Access {
-                read: request.read,
-                write: request.write,
-                execute: request.execute,
-                privileged: request.privileged,
-                look: false,
-            },
+            access: Access::new()
+                .with_read(request.read)
+                .with_write(request.write)
+                .with_execute(request.execute)
+                .with_privileged(request.privileged),
             kind: match request.kind {
                 Kind::Untranslated => Purpose::Untranslated,
                 Kind::Translation => Purpose::Translation,
@@ -317,7 +314,13 @@ impl Run {
         self.learn_marks(expected.is_some(), &marks);
     }
 
-    fn compare_host(&self, slot: usize, request: &Request, expected: Option<Option<u64>>, dma: &Dma) {
+    fn compare_host(
+        &self,
+        slot: usize,
+        request: &Request,
+        expected: Option<Option<u64>>,
+        dma: &Dma,
+    ) {
         let Some(expected) = expected else { return };
         let went = dma.result.ok().map(|to| to.address);
         assert_eq!(
@@ -325,9 +328,11 @@ impl Run {
             expected,
             "the hardware's answer to {request:x?} of device {slot} is {:x?}; {:x?}",
             dma.result,
-            self.machine.slots[slot]
-                .handle
-                .map(|handle| self.machine.unit().device_info(handle).unwrap())
+            self.machine.slots[slot].handle.map(|handle| self
+                .machine
+                .unit()
+                .device_info(handle)
+                .unwrap())
         );
         let blocked = matches!(dma.result, Err(DmaFault::Blocked));
         assert!(!blocked || dma.walks == 0, "it walked for a blocked device");
@@ -417,7 +422,13 @@ impl Run {
         };
         self.mirror = None;
         let view = self.mirror().now();
-        let expected = remap(view, &control, address, request.message.data, request.source_id);
+        let expected = remap(
+            view,
+            &control,
+            address,
+            request.message.data,
+            request.source_id,
+        );
         match (outcome.result, expected) {
             (Ok(message), Ok(Delivered::AsSent)) => assert_eq!(message, request.message),
             (
@@ -469,7 +480,11 @@ impl Run {
         let asked = self.machine.unit().page_request(handle, request);
         let refused = self.machine.unit().stats().page_requests_refused - before;
         if asked.is_ok() && translating {
-            assert_eq!(refused == 1, expected.is_err(), "{request:x?}: {expected:x?}");
+            assert_eq!(
+                refused == 1,
+                expected.is_err(),
+                "{request:x?}: {expected:x?}"
+            );
         }
     }
 }

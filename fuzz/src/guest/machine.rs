@@ -80,7 +80,9 @@ impl Ram {
 
     /// What is in it.
     fn words(&self) -> &[u64] {
-        words(&self.cells).get(..(self.size / 8) as usize).unwrap_or_default()
+        words(&self.cells)
+            .get(..(self.size / 8) as usize)
+            .unwrap_or_default()
     }
 
     /// Bytes of the whole pages that a host maps.
@@ -260,7 +262,10 @@ impl Machine {
 
     /// Register RAM.
     pub fn ram_add(&mut self, piece: Piece) -> nested_vtd::Result<()> {
-        let backing = self.backing.as_mut().expect("there is memory until the end");
+        let backing = self
+            .backing
+            .as_mut()
+            .expect("there is memory until the end");
         let (cells, gpa, size, read_only) = match piece {
             Piece::Low => (&backing.low, 0, LOW_PAGES << 12, false),
             Piece::ReadOnly => (&backing.read_only, READ_ONLY, READ_ONLY_PAGES << 12, true),

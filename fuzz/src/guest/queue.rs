@@ -43,7 +43,10 @@ pub fn domain_pages(domain: u16, address: u64, low: u64) -> [u64; 2] {
 
 /// Invalidate all of a PASID.
 pub fn pasid(domain: u16, pasid: u32) -> [u64; 2] {
-    [6 | 2 << 4 | u64::from(domain) << 16 | u64::from(pasid) << 32, 0]
+    [
+        6 | 2 << 4 | u64::from(domain) << 16 | u64::from(pasid) << 32,
+        0,
+    ]
 }
 
 /// Invalidate pages of a PASID; `low` is AM and IH.
@@ -54,7 +57,10 @@ pub fn pasid_pages(domain: u16, pasid: u32, address: u64, low: u64) -> [u64; 2] 
 
 /// Invalidate a PASID's entry.
 pub fn pasid_cache(domain: u16, pasid: u32) -> [u64; 2] {
-    [7 | 1 << 4 | u64::from(domain) << 16 | u64::from(pasid) << 32, 0]
+    [
+        7 | 1 << 4 | u64::from(domain) << 16 | u64::from(pasid) << 32,
+        0,
+    ]
 }
 
 /// Invalidate a device's context entry.

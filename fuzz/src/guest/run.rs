@@ -309,7 +309,10 @@ impl Run {
         let before = self.machine.read32(GSTS);
         if self.machine.unit().mmio_write(offset, size, value).is_err() {
             let is_access = matches!(size, 1 | 2 | 4 | 8) && offset + u64::from(size) <= 0x1000;
-            assert!(!is_access, "a write of {size} bytes at {offset:#x} is refused");
+            assert!(
+                !is_access,
+                "a write of {size} bytes at {offset:#x} is refused"
+            );
             return;
         }
         if (offset, size) != (GCMD, 4) {

@@ -268,7 +268,13 @@ fn binding(mode: Mode, directory: usize, place: usize) -> Option<(u64, usize, us
             Some((4, 0, 0)),
             None,
         ][place],
-        _ => [Some((2, 0, 1)), Some((2, 0, 1)), None, Some((2, 0, 0)), None][place],
+        _ => [
+            Some((2, 0, 1)),
+            Some((2, 0, 1)),
+            None,
+            Some((2, 0, 0)),
+            None,
+        ][place],
     }
 }
 
@@ -282,10 +288,7 @@ fn legacy_context(slot: usize, capabilities: &Capabilities, levels: Levels) -> (
     let kind = u64::from(capabilities.device_tlb());
     let deep = levels.second[set];
     let low = table(SECOND_SETS[set], deep) | kind << 2 | 1;
-    (
-        low,
-        u64::from(deep - 2) | u64::from(domain(2, 0, set)) << 8,
-    )
+    (low, u64::from(deep - 2) | u64::from(domain(2, 0, set)) << 8)
 }
 
 fn first_set(memory: &mut Vec<(u64, u64)>, set: usize, features: Features) {
