@@ -85,7 +85,8 @@ pub fn run(args: &[String]) -> Result<()> {
         let mut number = || {
             let text = args.next().unwrap_or_default();
             let number: Option<f64> = text.parse().ok().filter(|&number| number > 0.0);
-            number.ok_or_else(|| Error::new(format!("{arg} {text}: a number is needed")).next(USAGE))
+            number
+                .ok_or_else(|| Error::new(format!("{arg} {text}: a number is needed")).next(USAGE))
         };
         match arg {
             "--minutes" => minutes = number()?,
@@ -258,7 +259,8 @@ fn start<'a>(
     until: Until,
 ) -> Result<Running<'a>> {
     let findings = ws.path("fuzz/findings");
-    let committed = ["seeds", "regressions"].map(|kind| ws.path("fuzz").join(kind).join(target.name));
+    let committed =
+        ["seeds", "regressions"].map(|kind| ws.path("fuzz").join(kind).join(target.name));
     let corpus = match until {
         Until::Seconds(_) => corpus(cache, target),
         // Always the same to begin with.
@@ -276,7 +278,11 @@ fn start<'a>(
         .arg(format!("-max_len={}", target.longest))
         .arg(format!("-timeout={TIMEOUT}"))
         .arg(format!("-rss_limit_mb={MEMORY}"))
-        .arg(format!("-artifact_prefix={}/{}-", findings.display(), target.name))
+        .arg(format!(
+            "-artifact_prefix={}/{}-",
+            findings.display(),
+            target.name
+        ))
         // Longer inputs when shorter ones bring nothing new any more.
         .args(["-print_final_stats=1", "-len_control=20", "-verbosity=1"]);
     let mut known = 0;
@@ -286,7 +292,10 @@ fn start<'a>(
     }
     match until {
         Until::Seconds(seconds) => command.arg(format!("-max_total_time={seconds}")),
-        Until::Runs(runs) => command.args(["-seed=1".to_owned(), format!("-runs={}", known as u64 + u64::from(runs))]),
+        Until::Runs(runs) => command.args([
+            "-seed=1".to_owned(),
+            format!("-runs={}", known as u64 + u64::from(runs)),
+        ]),
     };
     let log = cache.log(&format!("fuzz-{}", target.name));
     let out = File::create(&log).context(log.display())?;
@@ -332,7 +341,9 @@ fn said(text: &str) -> Said {
     let mut said = Said::default();
     for line in text.lines() {
         let words: Vec<&str> = line.split_whitespace().collect();
-        let executions = words.first().and_then(|word| word.strip_prefix('#')?.parse().ok());
+        let executions = words
+            .first()
+            .and_then(|word| word.strip_prefix('#')?.parse().ok());
         if let Some(executions) = executions {
             said.executions = executions;
             said.edges = number(&words, "cov:").unwrap_or(said.edges);
@@ -348,7 +359,10 @@ fn said(text: &str) -> Said {
 /// One line of a run under way.
 fn last(log: &Path, name: &str) -> String {
     let said = said(&ui::tail(log, 0, 40));
-    format!("{name} {} runs, {} edges, {} inputs", said.executions, said.edges, said.inputs)
+    format!(
+        "{name} {} runs, {} edges, {} inputs",
+        said.executions, said.edges, said.inputs
+    )
 }
 
 /// What a run has done, and all of them together in this cache.
@@ -398,7 +412,9 @@ fn finding(ws: &Workspace, it: &Running<'_>) -> Result<String> {
             continue;
         }
         let told = ui::tail(&it.log, 0, 400);
-        let panic = told.lines().skip_while(|line| !line.contains("panicked at"));
+        let panic = told
+            .lines()
+            .skip_while(|line| !line.contains("panicked at"));
         let panic: Vec<&str> = panic.take(6).collect();
         fs::write(file.with_extension("txt"), printed(ws, it.target, &file)?)
             .context(file.display())?;

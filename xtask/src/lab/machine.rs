@@ -14,6 +14,10 @@ use crate::boot::EMULATED;
 use crate::qmp::Qmp;
 use crate::ui::{Context, Error, Result, Step, fail, indent, tail};
 
+/// Words for L1's kernel: let its ticks be periodic, as a timer that is set anew each time may miss its moment on a loaded machine. All
+/// of L1 then sleeps, L2's timers included, until something else comes up.
+const TICKS: &str = "nohz=off highres=off";
+
 /// L0's unit: all that a host of nested guests can use. As of hardware, there is no caching mode.
 pub const HARDWARE: &str =
     "nested-vtd,nest=on,caching-mode=off,slads=on,pasid-bits=8,eim=on,x-oracle=on";
@@ -137,7 +141,7 @@ impl Machine {
         words("-netdev user,id=user -device igb,addr=7,netdev=user,romfile=");
         words("-device pasid-testdev,addr=8 -device pasid-testdev,addr=9");
         command.arg("-append").arg(format!(
-            "console=ttyS0 panic=-1 {EMULATED} intel_iommu=on,sm_on rdinit=/lab {}",
+            "console=ttyS0 panic=-1 {EMULATED} {TICKS} intel_iommu=on,sm_on rdinit=/lab {}",
             how.append
         ));
         for port in ["agent", "l2-agent", "l2-monitor"] {
