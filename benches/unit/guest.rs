@@ -1,7 +1,7 @@
 //! A guest of memory only: tables, a queue, and what a driver does with them.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use nested_vtd::event::Event;
 use nested_vtd::host::ioctl::System;
@@ -45,7 +45,14 @@ impl Vmm for Deaf {
     fn wants_events(&self) -> bool {
         false
     }
+
+    fn more_work(&self) {
+        MORE.store(true, Ordering::SeqCst);
+    }
 }
+
+/// The unit has left work.
+static MORE: AtomicBool = AtomicBool::new(false);
 
 /// Which pages are mapped, and how.
 #[derive(Debug, Clone, Copy)]
@@ -276,9 +283,13 @@ impl Guest {
         self.tail.store(tail, Ordering::SeqCst);
     }
 
-    /// The write of IQT.
+    /// The write of IQT, and whatever work it leaves for later.
     pub fn ring(&self) {
         self.write32(0x88, self.tail.load(Ordering::SeqCst) as u32);
+        let wanted = self.waits.load(Ordering::SeqCst);
+        while self.peek(STATUS) as u32 != wanted && MORE.swap(false, Ordering::SeqCst) {
+            self.unit.work();
+        }
     }
 
     /// The wait is done, as it is when [`Self::ring`] returns.
