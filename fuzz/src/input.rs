@@ -62,10 +62,15 @@ pub struct Shape {
 }
 
 /// Small random numbers: what they are for needs no better ones.
-struct Random(u64);
+pub struct Random(u64);
 
 impl Random {
-    fn below(&mut self, limit: usize) -> usize {
+    /// Of a seed that is not 0.
+    pub fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    pub fn below(&mut self, limit: usize) -> usize {
         // xorshift64.
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;

@@ -8,6 +8,7 @@ pub mod decoders;
 pub mod guest;
 pub mod input;
 pub mod seeds;
+pub mod snapshot;
 
 #[path = "../../tests/model/cache.rs"]
 pub mod cache;

@@ -11,6 +11,7 @@ use crate::c_abi;
 use crate::guest::world::{CONTEXTS, DATA, DIRECTORIES, FIRST_SETS, PASID_TABLES, QUEUE, ROOT};
 use crate::guest::{Code, Op};
 use crate::programs;
+use crate::snapshot::{HEADER, KINDS, busy};
 
 /// Content by target and name.
 pub type Seeds = BTreeMap<(&'static str, String), Vec<u8>>;
@@ -22,6 +23,7 @@ pub fn all() -> Seeds {
     model(&mut seeds);
     c_abi(&mut seeds);
     decoders(&mut seeds);
+    snapshot(&mut seeds);
     seeds
 }
 
@@ -209,6 +211,13 @@ fn tour() -> Vec<Op> {
             (op.a, op.b, op.e) = (what, what, 0x100)
         }));
     }
+    for how in 0..3 {
+        ops.extend([
+            with(Code::Move, |op| op.a = how),
+            dma(how, 0, 0, 1),
+            dma(2 + how, 0x18, 4, 1),
+        ]);
+    }
     ops.extend([
         with(Code::Device, |op| (op.a, op.b) = (2, 5)),
         with(Code::Device, |op| (op.a, op.b, op.c) = (0, 3, 3)),
@@ -359,6 +368,16 @@ fn c_abi(seeds: &mut Seeds) {
         for kind in 1..7 {
             ops.push(op(18, kind, 0x1000, 0xffff));
         }
+        // A state is saved, lost, and loaded; then changed, and cut.
+        ops.extend([
+            op(13, 0, 0, 0),
+            op(13, 4, 0, 0),
+            op(2, 0, 0, 0),
+            op(14, 0, 0, 0),
+            op(5, 0, 0, 0),
+            op(14, 2, 100, 0),
+            op(14, 4, 0, 100),
+        ]);
         ops.extend([
             op(2, 0, 0, 0),
             op(9, 0, 0, 0),
@@ -438,6 +457,54 @@ fn c_abi(seeds: &mut Seeds) {
 
 fn script(place: usize) -> u8 {
     (place * 37 + 1) as u8
+}
+
+/// States of a guest of each kind of unit, and those of the first release that are kept.
+fn snapshot(seeds: &mut Seeds) {
+    let mut put = |name: String, kind: usize, flags: u8, mut state: Vec<u8>| {
+        // What the target puts in anyway.
+        if flags & 2 == 0 {
+            state[16..32].fill(0);
+        }
+        if flags & 1 == 0 {
+            let end = state.len() - 4;
+            state[end..].fill(0);
+        }
+        let header: [u8; HEADER] = [kind as u8, flags, 0x83, 0x02, 0x09, 0x15, 0x41, 0x1c];
+        let content = [header.as_slice(), &state].concat();
+        seeds.insert(("snapshot", name), content);
+    };
+    for (kind, (name, ..)) in KINDS.iter().enumerate() {
+        let state = busy(kind).machine.unit().save();
+        put((*name).to_owned(), kind, 0, state.clone());
+        put(format!("{name}-busy"), kind, 4 | 8, state);
+    }
+    let kept: [(&str, usize, &[u8]); 4] = [
+        (
+            "v1-everything",
+            0,
+            include_bytes!("../../tests/snapshots/v1-everything.bin"),
+        ),
+        (
+            "v1-groups",
+            0,
+            include_bytes!("../../tests/snapshots/v1-groups.bin"),
+        ),
+        (
+            "v1-first-stage",
+            5,
+            include_bytes!("../../tests/snapshots/v1-first-stage.bin"),
+        ),
+        (
+            "v1-legacy",
+            5,
+            include_bytes!("../../tests/snapshots/v1-legacy.bin"),
+        ),
+    ];
+    for (name, kind, state) in kept {
+        put(name.to_owned(), kind, 0, state.to_vec());
+        put(format!("{name}-as-it-is"), kind, 1 | 2, state.to_vec());
+    }
 }
 
 fn decoders(seeds: &mut Seeds) {

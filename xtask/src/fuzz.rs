@@ -17,7 +17,7 @@ usage: cargo xtask fuzz [TARGET...] [--minutes N] [--jobs N]
        cargo xtask fuzz [TARGET...] --runs N
        cargo xtask fuzz TARGET --input FILE
        cargo xtask fuzz --seeds
-  TARGET       guest, model, c_abi or decoders; without one all of them
+  TARGET       guest, model, c_abi, decoders or snapshot; without one all of them
   --minutes N  each of them for so long (5); the corpus is kept in the cache
   --jobs N     so many of them at a time (1)
   --runs N     the seeds and regressions, and so many inputs made of them by a fixed seed
@@ -55,6 +55,11 @@ const TARGETS: &[Target] = &[
         name: "decoders",
         longest: 8 + 48 * 8,
         checked: 50_000,
+    },
+    Target {
+        name: "snapshot",
+        longest: 8 + 1024,
+        checked: 5000,
     },
 ];
 

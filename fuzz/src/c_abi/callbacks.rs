@@ -35,7 +35,7 @@ unsafe extern "C" fn log(opaque: *mut c_void, level: u32, message: *const c_char
 }
 
 unsafe extern "C" fn event(opaque: *mut c_void, event: u32, _a: u64, _b: u64, _c: u64) {
-    assert!((1..=38).contains(&event), "event {event}");
+    assert!((1..=40).contains(&event), "event {event}");
     // SAFETY: what was given to nvtd_unit_create().
     unsafe { world(opaque) }.react();
 }

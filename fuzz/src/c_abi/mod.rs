@@ -7,6 +7,7 @@
 
 mod arena;
 mod callbacks;
+mod snapshot;
 mod twin;
 mod unit;
 mod world;

@@ -63,7 +63,8 @@ impl World {
                 self.judge("reset", result.into(), &[EINVAL]);
             }
             3 => self.read(op),
-            4 | 5 => self.write(op),
+            4 => self.write(op),
+            5 => self.work(op),
             6 => self.ram_add(op),
             7 => self.ram_remove(op),
             8 => self.device_add(op),
@@ -91,7 +92,8 @@ impl World {
                 self.judge("device_info", result.into(), &[EINVAL, ENOENT]);
                 Self::check_room::<NvtdDeviceInfo>(result, room, &before);
             }
-            12..=14 => self.translate(op),
+            12 => self.translate(op),
+            13 | 14 => self.snapshot(op),
             15 => self.page_request(op),
             16 => {
                 let room = self.room::<NvtdStats>(op.sizes, op.wrong == 2);

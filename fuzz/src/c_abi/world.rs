@@ -32,6 +32,8 @@ pub struct World {
     pub files: RefCell<Vec<c_int>>,
     /// Regions of RAM: unit, address, size.
     pub ram: RefCell<Vec<(usize, u64, u64)>>,
+    /// What units have saved last.
+    pub saved: RefCell<[Vec<u8>; PLACES]>,
     /// What callbacks do and return, one after the other.
     script: RefCell<Vec<u8>>,
     place: Cell<usize>,
@@ -52,6 +54,7 @@ impl World {
             devices: RefCell::default(),
             files: RefCell::default(),
             ram: RefCell::default(),
+            saved: RefCell::default(),
             script: RefCell::new(header.to_vec()),
             place: Cell::new(0),
             reactions: Cell::new(0),
@@ -220,6 +223,11 @@ impl World {
         }
         self.call(&op);
         self.depth.set(depth);
+    }
+
+    /// Calls from inside callbacks so far.
+    pub fn reactions(&self) -> u32 {
+        self.reactions.get()
     }
 
     pub fn is_inside(&self) -> bool {

@@ -100,6 +100,13 @@ impl Run {
         now
     }
 
+    /// What holds of registers, however they came to be so.
+    pub fn check_state(&self) {
+        self.check_registers();
+        self.check_queue();
+        self.check_faults(&Before::of(self));
+    }
+
     /// Reserved bits are 0.
     fn check_registers(&self) {
         let machine = &self.machine;
@@ -243,7 +250,7 @@ impl Run {
     fn check_work(&self, code: Code, before: &Before, now: &Before) {
         let machine = &self.machine;
         let stats = now.stats;
-        if code == Code::Reset {
+        if matches!(code, Code::Reset | Code::Move) {
             // Counters begin anew.
             return;
         }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use nested_vtd::host::ioctl::{Fd, System};
 use nested_vtd::host::soft::{Twin, TwinDevice};
 use nested_vtd::memory::{HostRam, OwnedRam};
-use nested_vtd::unit::{Config, DeviceDescription, HostKind, Unit};
+use nested_vtd::unit::{Config, DeviceDescription, HostKind, Notify, Unit};
 
 use super::vmm::Watcher;
 use super::world::{LOW_PAGES, READ_ONLY, READ_ONLY_PAGES, SLOTS, SOURCE_IDS};
@@ -136,15 +136,8 @@ impl Machine {
     /// Power on. None: the unit does not want to be that.
     pub fn new(config: Config, two_iommufds: bool) -> Option<Self> {
         let vmm = Arc::new(Watcher::new());
-        let told = Arc::clone(&vmm) as Arc<dyn nested_vtd::vmm::Vmm>;
-        let (unit, twin) = if config.host == HostKind::Iommufd {
-            let twin = Arc::new(Twin::default());
-            let system = Arc::clone(&twin) as Arc<dyn System>;
-            (Unit::with_system(config, told, system), Some(twin))
-        } else {
-            (Unit::new(config, told), None)
-        };
-        let unit = unit.ok()?;
+        let twin = (config.host == HostKind::Iommufd).then(|| Arc::new(Twin::default()));
+        let unit = Self::make(config, &vmm, twin.as_ref()).ok()?;
         let iommufds = twin.as_ref().map_or([None; 2], |twin| {
             [Some(twin.open()), two_iommufds.then(|| twin.open())]
         });
@@ -257,6 +250,52 @@ impl Machine {
     fn close(&self, file: Option<Fd>) {
         if let (Some(twin), Some(file)) = (&self.twin, file) {
             twin.close(file).unwrap();
+        }
+    }
+
+    fn make(
+        config: Config,
+        vmm: &Arc<Watcher>,
+        twin: Option<&Arc<Twin>>,
+    ) -> nested_vtd::Result<Unit> {
+        let told = Arc::clone(vmm) as Arc<dyn nested_vtd::vmm::Vmm>;
+        match twin {
+            Some(twin) => Unit::with_system(config, told, Arc::clone(twin) as Arc<dyn System>),
+            None => Unit::new(config, told),
+        }
+    }
+
+    /// Another unit, as it is after power-on, with the same RAM and devices.
+    pub fn replace(&mut self) {
+        let before = self.slots;
+        for slot in 0..SLOTS {
+            self.unplug(slot);
+        }
+        self.unit = None;
+        self.vmm.begin_lines();
+        let unit = Self::make(self.config, &self.vmm, self.twin.as_ref());
+        self.unit = Some(Arc::new(unit.expect("there was such a unit")));
+        for ram in &self.ram {
+            // SAFETY: as in `ram_add`.
+            let host =
+                unsafe { HostRam::new(ram.cells.as_ptr().cast::<u8>().cast_mut(), ram.size) };
+            let added = self.unit().ram_add(ram.gpa, host, ram.read_only);
+            added.expect("there was such RAM");
+        }
+        for (slot, was) in before.into_iter().enumerate() {
+            if was.handle.is_none() {
+                continue;
+            }
+            self.plug(slot).expect("there was such a device");
+            if was.notify {
+                let handle = self.slots[slot].handle.expect("it was plugged in");
+                let notify = Notify {
+                    unit: true,
+                    device_tlb: true,
+                };
+                self.unit().device_notify(handle, notify).unwrap();
+                self.slots[slot].notify = true;
+            }
         }
     }
 

@@ -18,7 +18,7 @@ pub mod machine;
 pub mod op;
 mod queue;
 mod requests;
-mod run;
+pub(crate) mod run;
 mod setup;
 pub mod vmm;
 pub mod world;

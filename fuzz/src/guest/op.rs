@@ -85,6 +85,8 @@ codes! {
     Change,
     /// What device TLBs answer from now on.
     Tlb,
+    /// The unit's state is saved, and loaded where it is or elsewhere.
+    Move,
 }
 
 /// Number of codes.

@@ -14,6 +14,7 @@ use super::vmm::Wrote;
 use super::world::{self, Levels, Mode, PAGE_QUEUE, SLOTS};
 use crate::input::pick;
 use crate::reference::Memory;
+use crate::snapshot::registers;
 
 /// Registers that mean something: offset and size.
 pub const REGISTERS: &[(u16, u32)] = &[
@@ -67,6 +68,9 @@ pub const QIE: u32 = 1 << 26;
 pub const IRE: u32 = 1 << 25;
 pub const SIRTP: u32 = 1 << 24;
 pub const CFI: u32 = 1 << 23;
+/// Calls that it takes at most until the queue is empty: each executes a descriptor or more.
+const MOST_CALLS: u32 = 1 << 16;
+
 /// What GSTS keeps of GCMD.
 pub const SWITCHES: u32 = TE | QIE | IRE | CFI;
 
@@ -181,6 +185,7 @@ impl Run {
         let before = self.counted.take();
         let before = before.unwrap_or_else(|| Before::of(self));
         self.execute(op);
+        self.drain();
         self.note_writes();
         self.counted = Some(self.check(op.code, &before));
     }
@@ -221,6 +226,7 @@ impl Run {
             Code::Look => self.look(op),
             Code::Enable => self.enable(op),
             Code::Change => self.change(op),
+            Code::Move => self.moved(op),
             Code::Tlb => self.machine.vmm.answer_invalidations(op.a),
         }
     }
@@ -390,6 +396,54 @@ impl Run {
         self.queue.forget();
         assert_eq!(self.machine.read32(GSTS), 0, "GSTS after a reset");
         assert_eq!(self.machine.read32(FSTS), 0, "FSTS after a reset");
+    }
+
+    /// The VMM comes again until nothing of the queue is left.
+    pub fn drain(&self) {
+        // FSTS makes a queue go on that was loaded.
+        self.machine.read32(FSTS);
+        let mut calls = 0;
+        while self.machine.vmm.take_more() {
+            self.machine.unit().work();
+            calls += 1;
+            assert!(calls <= MOST_CALLS, "the queue has no end");
+        }
+    }
+
+    /// Nothing is known of tables and caches any more.
+    pub fn forget(&mut self) {
+        self.clean = false;
+        self.interrupts_clean = false;
+        self.pristine = false;
+        self.mirror = None;
+        self.queue.forget();
+        self.counted = None;
+    }
+
+    /// The state is saved, and loaded where it is, after a reset, or (`a` 1, modulo 4) in another unit with the same RAM and devices.
+    fn moved(&mut self, op: &Op) {
+        if let Some(twin) = &self.machine.twin {
+            twin.clear_injections();
+        }
+        self.drain();
+        let saved = self.machine.unit().save();
+        let read = registers(self);
+        match op.a % 4 {
+            0 => {}
+            1 => self.machine.replace(),
+            _ => self.machine.unit().reset(),
+        }
+        let msis = self.machine.vmm.told().msis;
+        let loaded = self.machine.unit().load(&saved);
+        loaded.expect("a unit takes what it has saved");
+        assert_eq!(self.machine.vmm.told().msis, msis, "a load sends nothing");
+        assert!(
+            self.machine.unit().save() == saved,
+            "the state is not the one that was loaded"
+        );
+        assert_eq!(registers(self), read, "registers after a move");
+        self.interrupts_clean = true;
+        self.clean = !self.injected;
     }
 
     fn inject(&mut self, op: &Op) {

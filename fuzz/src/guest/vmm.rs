@@ -2,7 +2,7 @@
 //! has written.
 
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 
 use nested_vtd::event::Event;
 use nested_vtd::vmm::{Holder, Invalidation, InvalidationFailure, LogLevel, PageResponse, Vmm};
@@ -44,6 +44,8 @@ pub struct Watcher {
     /// Fault queues that are watched.
     pub watched: Mutex<Vec<i32>>,
     wrote: Mutex<Vec<Wrote>>,
+    /// A part of the queue was left for later.
+    has_more: AtomicBool,
 }
 
 impl Watcher {
@@ -78,6 +80,16 @@ impl Watcher {
             responses: get(&self.responses),
             stale: get(&self.stale),
         }
+    }
+
+    /// Was a part of the queue left for later?
+    pub fn take_more(&self) -> bool {
+        self.has_more.swap(false, Ordering::Relaxed)
+    }
+
+    /// Another unit, whose lines are counted anew.
+    pub fn begin_lines(&self) {
+        self.lines.store(0, Ordering::Relaxed);
     }
 
     /// What the unit wrote since the last call.
@@ -125,6 +137,10 @@ impl Vmm for Watcher {
     fn iec_invalidate(&self, range: Option<(u16, u8)>) {
         assert!(range.is_none_or(|(_, mask)| mask < 16), "{range:?}");
         count(&self.forgotten);
+    }
+
+    fn more_work(&self) {
+        self.has_more.store(true, Ordering::Relaxed);
     }
 
     fn page_response(&self, _response: PageResponse) {
