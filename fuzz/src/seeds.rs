@@ -198,6 +198,9 @@ fn tour() -> Vec<Op> {
         }));
     }
     ops.push(Op::new(Code::Ring));
+    // Once around.
+    ops.push(with(Code::Queue, |op| op.a = 10));
+    ops.push(with(Code::Ring, |op| op.b = 120));
     for index in 0..4 {
         ops.push(with(Code::Msi, |op| (op.a, op.c) = (index, index)));
     }
@@ -263,6 +266,29 @@ fn broken() -> Vec<Op> {
     ops
 }
 
+/// Each call on the host fails, when devices, PASIDs and RAM come and go.
+fn refusals() -> Vec<Op> {
+    let mut ops = Vec::new();
+    for failure in 0..12 {
+        ops.push(with(Code::Inject, |op| (op.a, op.e) = (failure, 1)));
+        // A PASID entry with other flags, as it was, a page, RAM, a device.
+        ops.push(with(Code::Change, |op| {
+            (op.a, op.b, op.c, op.d) = (4, 2, 4, 0x800)
+        }));
+        ops.push(with(Code::Change, |op| (op.a, op.b, op.c) = (4, 2, 4)));
+        ops.push(with(Code::Change, |op| (op.c, op.e) = (failure, 1)));
+        ops.push(with(Code::Ram, |op| op.a = 3));
+        ops.push(with(Code::Ram, |op| (op.a, op.b) = (3, 1)));
+        ops.push(with(Code::Device, |op| {
+            (op.a, op.b, op.c) = (2, if failure % 2 == 0 { 5 } else { 7 }, 0x3c)
+        }));
+        ops.push(with(Code::Device, |op| op.a = 2));
+        ops.push(with(Code::Device, |op| op.a = 5));
+        ops.push(Op::new(Code::Sync));
+    }
+    ops
+}
+
 fn guest(seeds: &mut Seeds) {
     let mut put = |name: &str, header: [u8; 16], ops: Vec<Op>| {
         let records: Vec<u8> = ops.iter().flat_map(Op::encode).collect();
@@ -272,6 +298,8 @@ fn guest(seeds: &mut Seeds) {
     // Not started: flag 4.
     put("boot-host", header(4, 0, 4), boot());
     put("boot-alone", header(4, 2, 4), boot());
+    put("refusals", header(0, 0, 0), refusals());
+    put("refusals-two-hosts", header(0, 0, 2), refusals());
     let worlds = [
         ("first-host", header(0, 0, 0)),
         ("first-two-hosts", header(0, 0, 2)),

@@ -43,7 +43,17 @@ pub struct Before {
     clean: bool,
     bindings: u64,
     overflow: bool,
+    /// Records with F.
+    pending: u8,
     steps: u32,
+}
+
+/// Fault records that are pending, a bit for each.
+fn pending(run: &Run) -> u8 {
+    (0..8).fold(0, |all, index| {
+        let high = run.machine.read32(0x22c + index * 16);
+        all | ((high >> 31) as u8) << index
+    })
 }
 
 impl Before {
@@ -61,6 +71,7 @@ impl Before {
             clean: run.clean,
             bindings: run.bindings(),
             overflow: machine.read32(FSTS) & OVERFLOW != 0,
+            pending: pending(run),
             steps: 0,
         }
     }
@@ -215,6 +226,14 @@ impl Run {
             );
         } else {
             assert_eq!(first, 0, "FRI of {status:#x}, and nothing is pending");
+        }
+        // The first of those that came when there were none: they follow each other.
+        let new = pending.iter().filter(|&&is| is).count();
+        if before.pending == 0 && (1..8).contains(&new) {
+            assert!(
+                !pending[(first + 7) % 8],
+                "FRI of {status:#x} is not the first of {pending:?}"
+            );
         }
         let overflow = status & OVERFLOW != 0;
         assert!(

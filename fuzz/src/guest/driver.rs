@@ -11,11 +11,11 @@ use super::queue::{
 };
 use super::run::Run;
 use super::world::{
-    self, DATA, FIRST_SETS, INTERRUPTS, LARGE, PASIDS, PWU, READ_ONLY, SECOND_SETS, SLOTS,
+    self, DATA, FIRST_SETS, INTERRUPTS, LARGE, Mode, PASIDS, PWU, READ_ONLY, SECOND_SETS, SLOTS,
     context_entry, first_page, pasid_entry, pasid_words, second_page, table,
 };
 use crate::input::pick;
-use crate::reference::{field, mask};
+use crate::reference::{Kind, Request, field, mask};
 
 impl Run {
     /// `a`: what is changed; `b`: which set, device or PASID; `c`: to what; `d`: how it is invalidated; `e`: which
@@ -25,6 +25,13 @@ impl Run {
         if !self.has_queue() {
             return;
         }
+        let asked = if self.pristine && self.clean {
+            self.affected(op)
+        } else {
+            Vec::new()
+        };
+        // What is cached before is what must be forgotten.
+        self.ask_all(&asked);
         let (clean, interrupts_clean, pristine) =
             (self.clean, self.interrupts_clean, self.pristine);
         let descriptors = match op.a % 8 {
@@ -42,6 +49,42 @@ impl Run {
             self.interrupts_clean = interrupts_clean;
         }
         self.submit(&descriptors);
+        self.ask_all(&asked);
+    }
+
+    /// Requests that may see the change: of some devices, with and without PASID.
+    fn affected(&self, op: &Op) -> Vec<(usize, Request)> {
+        let address = match op.a % 8 {
+            0 | 1 => u64::from(op.e % 8) << 12,
+            2 => u64::from(op.e / 2 % 4) << (21 + 9 * (op.e % 2)),
+            3 if self.setup.mode != Mode::Nested => u64::from(36 + op.e % 12) << 12,
+            6 => return Vec::new(),
+            _ => 0x1000,
+        };
+        let number = pick(&PASIDS, op.b >> 1);
+        let mut asked = Vec::new();
+        for slot in [0, 1, 3].map(|step| (usize::from(op.b) + step) % SLOTS) {
+            for pasid in [None, Some(number)] {
+                let request = Request {
+                    address: address | 8,
+                    pasid,
+                    kind: Kind::Untranslated,
+                    read: true,
+                    write: op.value & 1 != 0,
+                    execute: false,
+                    privileged: false,
+                };
+                asked.push((slot, request));
+            }
+        }
+        asked
+    }
+
+    fn ask_all(&mut self, asked: &[(usize, Request)]) {
+        for &(slot, request) in asked {
+            self.ask(slot, request);
+            self.ask_silicon(slot, request);
+        }
     }
 
     /// Domains and PASIDs of the entries that go through a set of tables.

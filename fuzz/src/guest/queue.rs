@@ -12,6 +12,8 @@ const QUEUE_ERRORS: u32 = 0x70;
 #[derive(Debug, Default)]
 pub struct Queue {
     end: Option<u64>,
+    /// The last descriptor of an operation.
+    last: Option<[u64; 4]>,
     /// Waits of the driver so far.
     waits: u32,
 }
@@ -123,6 +125,7 @@ impl Run {
     pub fn put(&mut self, op: &Op) {
         let words = self.descriptor(op);
         self.put_words(words);
+        self.queue.last = Some(words);
     }
 
     fn put_words(&mut self, words: [u64; 4]) {
@@ -140,8 +143,13 @@ impl Run {
         self.queue.end = Some((end + size) & (bytes - 1));
     }
 
-    /// The tail goes behind what was put, or somewhere else.
+    /// The tail goes behind what was put, and `b` copies of the last of it, or somewhere else.
     pub fn ring(&mut self, op: &Op) {
+        // A wait with FN only.
+        let last = self.queue.last.unwrap_or([5 | 1 << 6, 0, 0, 0]);
+        for _ in 0..op.b {
+            self.put_words(last);
+        }
         let end = self.queue.end.take();
         let value = match op.value {
             0 => end.unwrap_or_else(|| self.machine.read64(IQT)),
