@@ -155,7 +155,10 @@ impl Trial {
                 assert_eq!(error.errno(), libc::EINVAL, "{error}");
                 assert!(error.message().len() > 30, "{error}");
                 assert_eq!(self.guest.unit.save(), self.state, "{error}");
-                assert_eq!(registers(&self.guest), self.registers, "{error}");
+                // Which takes its time, and is of the same state.
+                if self.tried % 8 == 0 {
+                    assert_eq!(registers(&self.guest), self.registers, "{error}");
+                }
                 false
             }
             Ok(()) => {

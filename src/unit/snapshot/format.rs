@@ -22,14 +22,36 @@ const SECTION_HEADER: usize = 8;
 /// A section: four letters.
 pub(in crate::unit) type Tag = &'static str;
 
+/// What four bits do to a [`crc32`].
+const CRC_OF_FOUR: [u32; 16] = [
+    0,
+    0x1db7_1064,
+    0x3b6e_20c8,
+    0x26d9_30ac,
+    0x76dc_4190,
+    0x6b6b_51f4,
+    0x4db2_6158,
+    0x5005_713c,
+    0xedb8_8320,
+    0xf00f_9344,
+    0xd6d6_a3e8,
+    0xcb61_b38c,
+    0x9b64_c2b0,
+    0x86d3_d2d4,
+    0xa00a_e278,
+    0xbdbd_f21c,
+];
+
 /// CRC-32 as of IEEE 802.3: reflected, polynomial 04c11db7h, begun and ended with all ones.
 fn crc32(bytes: &[u8]) -> u32 {
-    let crc = bytes.iter().fold(u32::MAX, |crc, &byte| {
-        (0..8).fold(crc ^ u32::from(byte), |crc, _| {
-            (crc >> 1) ^ (0xedb8_8320 & (crc & 1).wrapping_neg())
-        })
-    });
-    !crc
+    let four = |crc: u32| {
+        let bits = CRC_OF_FOUR.get((crc & 15) as usize).copied();
+        (crc >> 4) ^ bits.unwrap_or(0)
+    };
+    let begun = u32::MAX;
+    !bytes
+        .iter()
+        .fold(begun, |crc, &byte| four(four(crc ^ u32::from(byte))))
 }
 
 /// Sections as they come up.
