@@ -99,7 +99,7 @@ fn poke(gpa: u64, value: u64) -> Op {
 /// A request: whose, PASID as [`Op::b`], access as [`Op::c`], which page.
 fn dma(slot: u8, pasid: u8, access: u8, page: u16) -> Op {
     with(Code::Dma, |op| {
-        (op.a, op.b, op.c, op.d, op.e) = (slot, pasid, access, page, 8)
+        (op.a, op.b, op.c, op.d, op.e) = (slot, pasid, access, page, 8);
     })
 }
 
@@ -194,7 +194,7 @@ fn tour() -> Vec<Op> {
     }
     for kind in [1, 2, 3, 4, 6, 7, 8, 9, 10] {
         ops.push(with(Code::Queue, |op| {
-            (op.a, op.b, op.c, op.d) = (kind | 2 << 4, 2, 8, 1)
+            (op.a, op.b, op.c, op.d) = (kind | 2 << 4, 2, 8, 1);
         }));
     }
     ops.push(Op::new(Code::Ring));
@@ -206,12 +206,12 @@ fn tour() -> Vec<Op> {
     }
     for slot in [0, 1, 2, 3] {
         ops.push(with(Code::PageRequest, |op| {
-            (op.a, op.c, op.d) = (slot, 5, 1)
+            (op.a, op.c, op.d) = (slot, 5, 1);
         }));
     }
     for what in 0..10 {
         ops.push(with(Code::Look, |op| {
-            (op.a, op.b, op.e) = (what, what, 0x100)
+            (op.a, op.b, op.e) = (what, what, 0x100);
         }));
     }
     for how in 0..3 {
@@ -258,7 +258,7 @@ fn broken() -> Vec<Op> {
             ops.push(dma(0, 0, 0, 1));
             ops.push(dma(2, 0x18, 4, 1));
             ops.push(with(code, |op| {
-                (op.b, op.c) = (u8::from(code == Code::Pasid), 0)
+                (op.b, op.c) = (u8::from(code == Code::Pasid), 0);
             }));
         }
     }

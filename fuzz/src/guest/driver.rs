@@ -140,7 +140,7 @@ impl Run {
             10 => to | 0b011,
             11 => first_page(set, index),
             12 => to | PWU | 1 << 63,
-            13 => READ_ONLY + (3 << 12) | PWU,
+            13 => (READ_ONLY + (3 << 12)) | PWU,
             14 => 0xfee0_1000 | PWU,
             _ => to | PWU | 0x60,
         };
@@ -204,7 +204,7 @@ impl Run {
             10 => to | 0b01,
             11 => to | 0b10,
             12 => 0xfee0_2000 | 0b11,
-            13 => READ_ONLY + (3 << 12) | 0b11,
+            13 => (READ_ONLY + (3 << 12)) | 0b11,
             _ => second_page(set, page),
         };
         self.poke(address, entry);

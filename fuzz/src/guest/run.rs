@@ -616,5 +616,5 @@ fn place(op: &Op) -> (u64, u32) {
 
 /// A qword of RAM at 0, or of what is behind it.
 fn ram(op: &Op) -> u64 {
-    u64::from(op.d % 64) << 12 | u64::from(op.e % 512) * 8
+    (u64::from(op.d % 64) << 12) | (u64::from(op.e % 512) * 8)
 }

@@ -165,8 +165,8 @@ pub const LARGE: u64 = 1 << 7;
 /// What a level-1 entry of a first-stage set leads to at first.
 pub fn first_page(set: usize, index: u64) -> u64 {
     match index {
-        0..=5 => DATA + ((6 * set as u64 + index) << 12) | PWU,
-        6 => READ_ONLY + (2 << 12) | PWU,
+        0..=5 => (DATA + ((6 * set as u64 + index) << 12)) | PWU,
+        6 => (READ_ONLY + (2 << 12)) | PWU,
         _ => 0,
     }
 }
@@ -211,8 +211,7 @@ pub fn tables(mode: Mode, capabilities: &Capabilities, features: Features) -> Ve
         return memory;
     }
     for (number, directory) in DIRECTORIES.into_iter().enumerate() {
-        for half in 0..2 {
-            let entries = PASID_TABLES[number][half];
+        for (half, entries) in PASID_TABLES[number].into_iter().enumerate() {
             memory.push((directory + half as u64 * 8, entries | 1));
         }
         for (place, pasid) in PASIDS.into_iter().enumerate() {
@@ -301,7 +300,7 @@ fn first_set(memory: &mut Vec<(u64, u64)>, set: usize, features: Features) {
     }
     put(level(2), level(1) | PWU);
     put(level(2) + 8, 0x60_0000 | PWU | LARGE);
-    put(level(2) + 16, READ_ONLY + ((set as u64) << 12) | PWU);
+    put(level(2) + 16, (READ_ONLY + ((set as u64) << 12)) | PWU);
     put(level(2) + 24, PWU | LARGE);
     put(level(3), level(2) | PWU);
     if features.first_stage_1g() {
