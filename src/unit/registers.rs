@@ -26,7 +26,7 @@ pub(super) const COMPLETED: u32 = 1;
 pub(super) const QUEUE_OFFSET: u64 = 0x7_fff0;
 
 /// Bits of IVA that are defined (11.4.6.3): ADDR, IH and AM.
-const INVALIDATE_ADDRESS: u64 = !0xf80;
+pub(super) const INVALIDATE_ADDRESS: u64 = !0xf80;
 
 /// Register values; the fixed ones are in the capabilities.
 #[derive(Debug, Default)]

@@ -193,11 +193,6 @@ pub fn run(input: &[u8]) {
 fn go_on(setup: &Setup, mut run: Run) {
     // What is in force is not known here, nor whether it is what the tables of the world are.
     run.forget();
-    // Whatever a state has in CCMD, IOTLB and IVA is kept until they are written (docs/migration.md), which drops
-    // reserved bits.
-    for register in [0x28, 0xf8, 0xf0] {
-        run.write(register, 8, 0);
-    }
     run.drain();
     run.check_state();
     let read = registers(&run);

@@ -13,7 +13,7 @@ use crate::unit::control::Control;
 use crate::unit::fault_log::FaultLog;
 use crate::unit::interrupts::Interrupts;
 use crate::unit::page_requests::{self, PageRequests};
-use crate::unit::registers::{COMPLETED, QUEUE_OFFSET, Registers};
+use crate::unit::registers::{COMPLETED, INVALIDATE_ADDRESS, QUEUE_OFFSET, Registers};
 use crate::unit::signal::Signal;
 
 /// GSTS, the root table.
@@ -181,10 +181,24 @@ fn load_root(fields: &mut Fields<'_>, ecap: Ecap) -> Result<(Global, RootTableAd
     Ok((status, RootTableAddress::from_bits(written), control))
 }
 
-/// Whatever software wrote there can be in them, but that a command is under way.
+/// What software wrote there is in them, and what was done of it; no command is under way.
 fn load_commands(fields: &mut Fields<'_>, registers: &mut Registers) -> Result<()> {
-    let context = ContextCommand::from_bits(fields.u64("CCMD")?);
-    let iotlb = IotlbCommand::from_bits(fields.u64("IOTLB")?);
+    let known = ContextCommand::new()
+        .with_domain_id(u16::MAX)
+        .with_source_id(u16::MAX)
+        .with_function_mask(3)
+        .with_actual_granularity(3)
+        .with_granularity(3)
+        .with_invalidate(true);
+    let context = ContextCommand::from_bits(fields.bits64("CCMD", known.into_bits())?);
+    let known = IotlbCommand::new()
+        .with_domain_id(u16::MAX)
+        .with_drain_writes(true)
+        .with_drain_reads(true)
+        .with_actual_granularity(3)
+        .with_granularity(3)
+        .with_invalidate(true);
+    let iotlb = IotlbCommand::from_bits(fields.bits64("IOTLB", known.into_bits())?);
     check(!context.invalidate(), || {
         "CCMD.ICC is 1; a state is saved with it clear".to_owned()
     })?;
@@ -193,7 +207,7 @@ fn load_commands(fields: &mut Fields<'_>, registers: &mut Registers) -> Result<(
     })?;
     registers.context_command = context;
     registers.iotlb_command = iotlb;
-    registers.invalidate_address = fields.u64("IVA")?;
+    registers.invalidate_address = fields.bits64("IVA", INVALIDATE_ADDRESS)?;
     Ok(())
 }
 
