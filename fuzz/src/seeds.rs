@@ -273,14 +273,14 @@ fn refusals() -> Vec<Op> {
         ops.push(with(Code::Inject, |op| (op.a, op.e) = (failure, 1)));
         // A PASID entry with other flags, as it was, a page, RAM, a device.
         ops.push(with(Code::Change, |op| {
-            (op.a, op.b, op.c, op.d) = (4, 2, 4, 0x800)
+            (op.a, op.b, op.c, op.d) = (4, 2, 4, 0x800);
         }));
         ops.push(with(Code::Change, |op| (op.a, op.b, op.c) = (4, 2, 4)));
         ops.push(with(Code::Change, |op| (op.c, op.e) = (failure, 1)));
         ops.push(with(Code::Ram, |op| op.a = 3));
         ops.push(with(Code::Ram, |op| (op.a, op.b) = (3, 1)));
         ops.push(with(Code::Device, |op| {
-            (op.a, op.b, op.c) = (2, if failure % 2 == 0 { 5 } else { 7 }, 0x3c)
+            (op.a, op.b, op.c) = (2, if failure % 2 == 0 { 5 } else { 7 }, 0x3c);
         }));
         ops.push(with(Code::Device, |op| op.a = 2));
         ops.push(with(Code::Device, |op| op.a = 5));

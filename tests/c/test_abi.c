@@ -96,6 +96,7 @@ static void create_with_defaults_and_destroy(void **state)
     (void)state;
     assert_int_equal(nvtd_unit_create(NULL, &OPS, NULL, &unit), 0);
     assert_non_null(unit);
+    assert_int_equal(nvtd_work(unit), 0);
     assert_int_equal(nvtd_unit_reset(unit), 0);
     nvtd_unit_destroy(unit);
     nvtd_unit_destroy(NULL);
@@ -402,6 +403,7 @@ static void translate_refuses_misuse(void **state)
     expect_error(nvtd_stats(NULL, NULL), -EINVAL, "unit");
     expect_error(nvtd_stats(g->unit, NULL), -EINVAL, "stats");
     expect_error(nvtd_unit_reset(NULL), -EINVAL, "unit");
+    expect_error(nvtd_work(NULL), -EINVAL, "unit");
     guest_free(g);
 }
 
