@@ -104,6 +104,8 @@ pub struct Run {
     pub injected: bool,
     /// RTADDR at the last SRTP.
     pub root: u64,
+    /// That is known: no state was loaded since that somebody else has made.
+    pub knows_root: bool,
     /// IRTA at the last SIRTP.
     pub interrupt_table: Option<u64>,
     /// RAM as it is; None if the unit may have set bits in it.
@@ -132,6 +134,7 @@ impl Run {
             pristine: setup.mode != Mode::Empty,
             injected: false,
             root: 0,
+            knows_root: true,
             interrupt_table: None,
             mirror: None,
             queue: Queue::default(),
@@ -327,6 +330,7 @@ impl Run {
         let command = value as u32;
         if command & SRTP != 0 {
             self.root = root;
+            self.knows_root = true;
             let own = world::ROOT | u64::from(!self.is_legacy()) << 10;
             // Other tables may be anywhere, also where these are.
             self.pristine &= root == own;
@@ -390,6 +394,7 @@ impl Run {
     fn reset(&mut self) {
         self.machine.unit().reset();
         self.root = 0;
+        self.knows_root = true;
         self.interrupt_table = None;
         self.interrupts_clean = true;
         self.clean = !self.injected;
@@ -418,6 +423,7 @@ impl Run {
         self.mirror = None;
         self.queue.forget();
         self.counted = None;
+        self.knows_root = false;
     }
 
     /// The state is saved, and loaded where it is, after a reset, or (`a` 1, modulo 4) in another unit with the same RAM and devices.
