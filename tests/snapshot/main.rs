@@ -1,5 +1,5 @@
 //! Saved states: that a guest goes on where it was, whatever the moment (`moments`, `host`, `random`), that
-//! what was damaged or cannot be is refused and changes nothing (`damage`), and that states of
+//! what was damaged or cannot be is refused and changes nothing (`damage`, `refusals`), and that states of
 //! earlier releases are loaded (`kept`).
 //!
 //! The model's guests move, too: `fixed_cases_of_moving_guests` in `tests/model`.
@@ -11,6 +11,7 @@ mod host;
 mod kept;
 mod moments;
 mod random;
+mod refusals;
 mod states;
 
 use common::Guest;
