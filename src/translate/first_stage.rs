@@ -1,7 +1,7 @@
 //! The first-stage page format (3.6, 9.7): the processor's own tables of 4 or 5
 //! levels.
 
-use super::walk::{PageFormat, Rights};
+use super::walk::{PageFormat, Plain, Rights};
 use super::{Access, Diagnostic, Fault, Permissions, TableError};
 use crate::spec::fault::FaultReason;
 use crate::spec::paging::FirstStageEntry;
@@ -51,9 +51,13 @@ const LEVEL_2M: u32 = 2;
 const LEVEL_1G: u32 = 3;
 
 impl FirstStage {
+    /// Bits of an address that no memory has.
+    fn beyond_width(&self) -> u64 {
+        ADDRESS_BITS & u64::MAX.checked_shl(self.address_width).unwrap_or(0)
+    }
+
     /// Bits that must be 0 in a present entry.
     fn reserved_bits(&self, entry: FirstStageEntry, level: u32) -> u64 {
-        let beyond_width = ADDRESS_BITS & u64::MAX.checked_shl(self.address_width).unwrap_or(0);
         let by_level = match (level, entry.page_size()) {
             (1, _) | (_, false) => 0,
             (LEVEL_2M, true) => 0x001f_e000,
@@ -61,7 +65,7 @@ impl FirstStage {
             // PS itself is reserved.
             (_, true) => 0x80,
         };
-        beyond_width | by_level
+        self.beyond_width() | by_level
     }
 
     /// The reasons for a table that a second stage keeps from being accessed.
@@ -92,6 +96,21 @@ impl PageFormat for FirstStage {
 
     fn levels(&self) -> u32 {
         self.levels
+    }
+
+    fn plain(&self) -> Plain {
+        let set = FirstStageEntry::new()
+            .with_present(true)
+            .with_accessed(true)
+            .with_extended_accessed(self.extended_accessed);
+        let page = FirstStageEntry::new().with_page_size(true);
+        Plain {
+            set: set.into_bits(),
+            clear: page.into_bits() | self.beyond_width(),
+            denies: FirstStageEntry::new()
+                .with_execute_disable(true)
+                .into_bits(),
+        }
     }
 
     fn check_entry(&self, entry: u64, level: u32, _access: Access) -> Result<(), Fault> {

@@ -2,7 +2,7 @@
 //! mode and in scalable mode, alone or below a first stage.
 
 use super::tables::Capabilities;
-use super::walk::{PageFormat, Rights};
+use super::walk::{PageFormat, Plain, Rights};
 use super::{Access, Diagnostic, Fault, Permissions, TableError, is_beyond};
 use crate::spec::fault::FaultReason;
 use crate::spec::paging::SecondStageEntry;
@@ -85,11 +85,20 @@ impl SecondStage {
         self.levels.saturating_mul(9).saturating_add(12)
     }
 
+    /// Bits of an address that no memory has.
+    fn beyond_width(&self) -> u64 {
+        ADDRESS_BITS & u64::MAX.checked_shl(self.address_width).unwrap_or(0)
+    }
+
+    /// Bits that must be 0 in an entry that points to a table.
+    fn reserved_above_leaves(&self) -> u64 {
+        self.beyond_width() | SNOOP_BIT | TRANSIENT_MAPPING_BIT
+    }
+
     /// Bits that must be 0 in an entry that permits anything.
     fn reserved_bits(&self, entry: SecondStageEntry, level: u32) -> u64 {
-        let beyond_width = ADDRESS_BITS & u64::MAX.checked_shl(self.address_width).unwrap_or(0);
         if !self.is_leaf(entry.into_bits(), level) {
-            return beyond_width | SNOOP_BIT | TRANSIENT_MAPPING_BIT;
+            return self.reserved_above_leaves();
         }
         let by_level = match level {
             1 => 0,
@@ -103,7 +112,7 @@ impl SecondStage {
         } else {
             TRANSIENT_MAPPING_BIT
         };
-        beyond_width | by_level | snoop | transient
+        self.beyond_width() | by_level | snoop | transient
     }
 
     fn fault(&self, legacy: FaultReason, scalable: FaultReason, diagnostic: Diagnostic) -> Fault {
@@ -139,6 +148,17 @@ impl PageFormat for SecondStage {
 
     fn levels(&self) -> u32 {
         self.levels
+    }
+
+    fn plain(&self) -> Plain {
+        let set = SecondStageEntry::new()
+            .with_readable(true)
+            .with_accessed(self.accessed_dirty);
+        Plain {
+            set: set.into_bits(),
+            clear: PAGE_SIZE_BIT | self.reserved_above_leaves(),
+            denies: 0,
+        }
     }
 
     fn check_entry(&self, entry: u64, level: u32, access: Access) -> Result<(), Fault> {

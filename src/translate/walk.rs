@@ -44,6 +44,24 @@ impl Rights {
     }
 }
 
+/// Entries that point to a table, and of which nothing is to be told but where it is and what they allow: they have all bits of
+/// `set` and none of `clear`. Most are such, and need no other look.
+#[derive(Debug, Clone, Copy)]
+pub struct Plain {
+    /// Present, and marked if they are to be.
+    pub set: u64,
+    /// Reserved, or the bit of pages.
+    pub clear: u64,
+    /// Bits that deny what others allow by being 0.
+    pub denies: u64,
+}
+
+impl Plain {
+    fn includes(self, entry: u64) -> bool {
+        entry & (self.set | self.clear) == self.set
+    }
+}
+
 /// How one stage's paging entries are to be read. Levels count from 1 (4 KiB
 /// pages) upwards.
 pub trait PageFormat {
@@ -55,6 +73,9 @@ pub trait PageFormat {
 
     /// Levels of the table: 3 to 5.
     fn levels(&self) -> u32;
+
+    /// Which entries need no judging.
+    fn plain(&self) -> Plain;
 
     /// Judge one entry on the way.
     ///
@@ -424,27 +445,36 @@ fn descend<M: TableMemory + ?Sized, F: PageFormat>(
         above: Rights::ALL,
         marked: true,
     };
-    let mut table = root;
+    let plain = format.plain();
+    // What the plain ones allow in common, each bit allowing if it is set.
+    let mut common = u64::MAX;
+    let (mut table, mut shift) = (root, page_shift(way.level));
     for step in path.iter_mut() {
         let level = way.level;
-        let index = (address >> page_shift(level)) & 0x1ff;
+        let index = address.wrapping_shr(shift) & 0x1ff;
         let at = table.wrapping_add(index.wrapping_mul(8));
         let entry = memory
             .read(at)
             .map_err(|error| format.read_fault(level, error))?;
-        format.check_entry(entry, level, access)?;
         way.last = Step { address: at, entry };
         *step = way.last;
         way.depth = way.depth.saturating_add(1);
-        let leaf = format.is_leaf(entry, level);
-        way.marked &= format.mark(entry, leaf, access.write()) == entry;
-        if leaf {
-            break;
+        if level > 1 && plain.includes(entry) {
+            common &= entry ^ plain.denies;
+        } else {
+            format.check_entry(entry, level, access)?;
+            let leaf = format.is_leaf(entry, level);
+            way.marked &= format.mark(entry, leaf, access.write()) == entry;
+            if leaf {
+                break;
+            }
+            way.above = way.above.and(format.rights(entry));
         }
-        way.above = way.above.and(format.rights(entry));
         table = format.address_of(entry);
         way.level = level.saturating_sub(1);
+        shift = shift.saturating_sub(LEVEL_BITS);
     }
+    way.above = way.above.and(format.rights(common ^ plain.denies));
     Ok(way)
 }
 
