@@ -102,6 +102,8 @@ pub struct Run {
     pub pristine: bool,
     /// Calls on the host may have failed since everything was invalidated.
     pub injected: bool,
+    /// A device may have been refused by a parent that could have taken it, and has got one of its own.
+    pub parted: bool,
     /// RTADDR at the last SRTP.
     pub root: u64,
     /// That is known: no state was loaded since that somebody else has made.
@@ -133,6 +135,7 @@ impl Run {
             interrupts_clean: true,
             pristine: setup.mode != Mode::Empty,
             injected: false,
+            parted: false,
             root: 0,
             knows_root: true,
             interrupt_table: None,
@@ -457,9 +460,12 @@ impl Run {
             return;
         };
         let (request, errno) = pick(FAILURES, op.a);
+        let asked = (op.c & 1 == 0).then_some(request);
+        // As the kernel says that the parent is of another host unit.
+        self.parted |= errno == libc::EINVAL && asked.is_none_or(|it| it == request::VFIO_ATTACH);
         twin.inject(Injection {
             skip: u64::from(op.b % 8),
-            request: (op.c & 1 == 0).then_some(request),
+            request: asked,
             errno,
             handled: u32::from(op.d % 4),
             blocked: op.c & 2 != 0,
