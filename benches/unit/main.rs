@@ -32,9 +32,7 @@ fn main() -> std::io::Result<()> {
     if report.wants("threads") {
         threads::measure(&mut report);
     }
-    if report.wants("miss") {
-        misses(&mut report);
-    }
+    misses(&mut report);
     if report.wants("drain") {
         drains(&mut report);
     }
@@ -150,6 +148,9 @@ fn misses(report: &mut Report) {
         (together(true), "miss-nested", "reads-nested-warm"),
         (apart(true), "miss-nested-apart", "reads-nested-cold"),
     ] {
+        if !report.wants(name) && !report.wants(reads) {
+            continue;
+        }
         let guest = Guest::new(shape);
         let addresses = addresses(shape);
         let (first, rest) = addresses.split_at(usize::from(shape.stride == 12));
