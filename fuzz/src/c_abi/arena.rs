@@ -93,14 +93,22 @@ impl Arena {
         self.next.set(number + 1);
         let end = (Self::first_page(number) + BUFFER_PAGES) * PAGE;
         let start = end - length.next_multiple_of(8);
-        // SAFETY: inside of the open pages of this buffer, which is the oldest: calls from inside callbacks are
-        // not so deep that it is still used.
+        // SAFETY: inside of the open pages of this buffer, which is the oldest: calls from inside callbacks give back
+        // what they had, and are not so deep that it is still used.
         let pointer = unsafe {
             let pointer = self.base.add(start);
             pointer.write_bytes(UNTOUCHED, end - start);
             pointer
         };
         Buffer { pointer, length }
+    }
+
+    /// Do something whose buffers are nobody's afterwards.
+    pub fn giving_back<T>(&self, work: impl FnOnce() -> T) -> T {
+        let next = self.next.get();
+        let result = work();
+        self.next.set(next);
+        result
     }
 
     /// Is the address none of this process, or of this memory, so that it may be written to?

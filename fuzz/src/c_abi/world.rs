@@ -221,7 +221,7 @@ impl World {
         if crate::is_printing() {
             eprintln!("    from inside a callback: {op:x?}");
         }
-        self.call(&op);
+        self.arena.giving_back(|| self.call(&op));
         self.depth.set(depth);
     }
 
