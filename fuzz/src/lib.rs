@@ -7,6 +7,7 @@ pub mod c_abi;
 pub mod decoders;
 pub mod guest;
 pub mod input;
+pub mod recorded;
 pub mod seeds;
 pub mod snapshot;
 

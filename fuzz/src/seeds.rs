@@ -11,6 +11,7 @@ use crate::c_abi;
 use crate::guest::world::{CONTEXTS, DATA, DIRECTORIES, FIRST_SETS, PASID_TABLES, QUEUE, ROOT};
 use crate::guest::{Code, Op};
 use crate::programs;
+use crate::recorded;
 use crate::snapshot::{HEADER, KINDS, busy};
 
 /// Content by target and name.
@@ -27,8 +28,8 @@ pub fn all() -> Seeds {
     seeds
 }
 
-/// With `NVTD_FUZZ_SEEDS` in the environment: write the files into a directory (`write:DIRECTORY`), or see whether they are
-/// there as they are made (`check:DIRECTORY`), and end the process. Any program of this crate must be linked with libFuzzer,
+/// With `NVTD_FUZZ_SEEDS` in the environment: write the files into a directory (`write:DIRECTORY`), see whether they are
+/// there as they are made (`check:DIRECTORY`), or write those of the trace that `NVTD_FUZZ_TRACE` names (`record:DIRECTORY`); and end the process. Any program of this crate must be linked with libFuzzer,
 /// so there is none for this alone.
 pub fn if_asked() {
     let Some(asked) = env::var_os("NVTD_FUZZ_SEEDS") else {
@@ -36,9 +37,13 @@ pub fn if_asked() {
     };
     let asked = asked.to_string_lossy().into_owned();
     let Some((how, dir)) = asked.split_once(':') else {
-        eprintln!("NVTD_FUZZ_SEEDS={asked} is neither write: nor check: and a directory");
+        eprintln!("NVTD_FUZZ_SEEDS={asked} is neither write:, check: nor record: and a directory");
         process::exit(2);
     };
+    if how == "record" {
+        record(&Path::new(dir).join("guest"));
+        process::exit(0);
+    }
     let mut differ = 0;
     for ((target, name), content) in all() {
         let dir = Path::new(dir).join(target);
@@ -58,8 +63,24 @@ pub fn if_asked() {
     process::exit(i32::from(differ > 0));
 }
 
+/// Write the inputs of a recorded boot.
+fn record(dir: &Path) {
+    let trace = env::var_os("NVTD_FUZZ_TRACE").unwrap_or_default();
+    let text = fs::read_to_string(&trace).expect("NVTD_FUZZ_TRACE names a trace");
+    let name = Path::new(&trace).file_stem().unwrap_or_default();
+    for (number, content) in recorded::inputs(&text).iter().enumerate() {
+        let file = dir.join(format!("recorded-{}-{number}", name.to_string_lossy()));
+        fs::write(&file, content).expect("the file can be written");
+        println!(
+            "wrote {}, {} records",
+            file.display(),
+            content.len() / 16 - 1
+        );
+    }
+}
+
 /// Header of target `guest`: mode and host; flags.
-fn header(mode: u8, host: u8, flags: u8) -> [u8; 16] {
+pub(crate) fn header(mode: u8, host: u8, flags: u8) -> [u8; 16] {
     let mut header = [0; 16];
     header[0] = mode;
     header[1] = host;
@@ -67,28 +88,28 @@ fn header(mode: u8, host: u8, flags: u8) -> [u8; 16] {
     header
 }
 
-fn with(code: Code, change: impl FnOnce(&mut Op)) -> Op {
+pub(crate) fn with(code: Code, change: impl FnOnce(&mut Op)) -> Op {
     let mut op = Op::new(code);
     change(&mut op);
     op
 }
 
 /// A write of a register by its place in the list of those that are known.
-fn write(place: u16, value: u64) -> Op {
+pub(crate) fn write(place: u16, value: u64) -> Op {
     with(Code::Write, |op| (op.d, op.value) = (place, value))
 }
 
 /// Places in the list of registers.
-const GCMD: u16 = 3;
-const RTADDR: u16 = 5;
+pub(crate) const GCMD: u16 = 3;
+pub(crate) const RTADDR: u16 = 5;
 const FECTL: u16 = 8;
-const IQT: u16 = 13;
-const IQA: u16 = 14;
+pub(crate) const IQT: u16 = 13;
+pub(crate) const IQA: u16 = 14;
 const IECTL: u16 = 16;
-const IRTA: u16 = 21;
+pub(crate) const IRTA: u16 = 21;
 
 /// A qword of RAM.
-fn poke(gpa: u64, value: u64) -> Op {
+pub(crate) fn poke(gpa: u64, value: u64) -> Op {
     with(Code::Poke, |op| {
         op.d = (gpa >> 12) as u16;
         op.e = (gpa >> 3 & 511) as u16;

@@ -17,12 +17,15 @@ usage: cargo xtask fuzz [TARGET...] [--minutes N] [--jobs N]
        cargo xtask fuzz [TARGET...] --runs N
        cargo xtask fuzz TARGET --input FILE
        cargo xtask fuzz --seeds
+       cargo xtask fuzz --record TRACE
   TARGET       guest, model, c_abi, decoders or snapshot; without one all of them
   --minutes N  each of them for so long (5); the corpus is kept in the cache
   --jobs N     so many of them at a time (1)
   --runs N     the seeds and regressions, and so many inputs made of them by a fixed seed
   --input FILE one input; each operation is printed before it is done
   --seeds      write fuzz/seeds anew
+  --record TRACE
+               make seeds for guest of what `cargo xtask boot --trace TRACE` has recorded
 
 A finding is written to fuzz/findings, with what it does and the command that repeats it.";
 
@@ -82,7 +85,7 @@ const MEMORY: u32 = 2048;
 pub fn run(args: &[String]) -> Result<()> {
     let mut names: Vec<&str> = Vec::new();
     let (mut minutes, mut jobs, mut runs) = (5.0, 1, None);
-    let (mut input, mut write_seeds) = (None, false);
+    let (mut input, mut write_seeds, mut record) = (None, false, None);
     let mut args = args.iter().map(String::as_str);
     let workspace = Workspace::new();
     let cache = Cache::open()?;
@@ -102,6 +105,10 @@ pub fn run(args: &[String]) -> Result<()> {
                 write_seeds = true;
                 names.push(MAKES_SEEDS);
             }
+            "--record" => {
+                record = args.next().map(Path::new);
+                names.push(MAKES_SEEDS);
+            }
             name if TARGETS.iter().any(|target| target.name == name) => names.push(name),
             _ => return Err(Error::new(format!("unknown option {arg}")).next(USAGE)),
         }
@@ -114,7 +121,10 @@ pub fn run(args: &[String]) -> Result<()> {
     build(&mut step, &workspace, &cache, &targets)?;
     step.done("");
     if write_seeds {
-        return seeds(&workspace, "write");
+        return seeds(&workspace, "write", None);
+    }
+    if let Some(trace) = record {
+        return seeds(&workspace, "record", Some(trace));
     }
     if let Some(file) = input {
         return match targets.as_slice() {
@@ -141,7 +151,7 @@ pub fn check(step: &mut Step, ws: &Workspace, cache: &Cache) -> Result<()> {
     let mut clippy = cargo(ws, "clippy")?;
     clippy.args(["--all-targets", "--", "--deny", "warnings"]);
     ui::run(step, &cache.log("fuzz-clippy"), &mut clippy)?;
-    seeds(ws, "check")?;
+    seeds(ws, "check", None)?;
     for target in TARGETS {
         if batch(ws, cache, &[target], Until::Runs(target.checked))? {
             return fail(format!("target {} has found something", target.name));
@@ -189,11 +199,14 @@ fn build(step: &mut Step, ws: &Workspace, cache: &Cache, targets: &[&Target]) ->
 /// The target that has the code for all seeds.
 const MAKES_SEEDS: &str = "guest";
 
-/// Write the seeds (`write`), or see whether they are as the code makes them (`check`).
-fn seeds(ws: &Workspace, how: &str) -> Result<()> {
+/// Write the seeds (`write`), see whether they are as the code makes them (`check`), or write those of a trace (`record`).
+fn seeds(ws: &Workspace, how: &str, trace: Option<&Path>) -> Result<()> {
     let dir = ws.path("fuzz/seeds");
     let mut program = Command::new(program(ws, MAKES_SEEDS)?);
     program.env("NVTD_FUZZ_SEEDS", format!("{how}:{}", dir.display()));
+    if let Some(trace) = trace {
+        program.env("NVTD_FUZZ_TRACE", trace);
+    }
     let said = ui::output(&mut program).map_err(|error| error.next("cargo xtask fuzz --seeds"))?;
     print!("{said}");
     Ok(())
