@@ -224,4 +224,49 @@ mod tests {
             }
         }
     }
+
+    /// Every offset and size: an access means bits of the register that stands there, and no others.
+    #[test]
+    fn every_access_means_the_bytes_that_it_touches() {
+        // The register that has a byte, and which of its bytes that is.
+        let mut bytes = vec![None; 0x1100];
+        let records = (0..FAULT_RECORDS as u64).flat_map(|index| {
+            let at = offset::FRCD + index * 16;
+            let index = index as usize;
+            [
+                (at, 8, FaultRecordLow(index)),
+                (at + 8, 8, FaultRecordHigh(index)),
+            ]
+        });
+        for (start, width, register) in MAP.iter().copied().chain(records) {
+            for byte in 0..width {
+                let before = bytes[(start + byte) as usize].replace((register, byte, width));
+                assert_eq!(before, None, "{register:?}");
+            }
+        }
+        for at in 0..0x1080 {
+            for size in 0..=16 {
+                let found = locate(at, size);
+                let expected = bytes[at as usize].filter(|&(_, byte, width)| {
+                    matches!(size, 4 | 8)
+                        && at % u64::from(size) == 0
+                        && byte + u64::from(size) <= width
+                });
+                assert_eq!(
+                    found.map(|it| it.register),
+                    expected.map(|it| it.0),
+                    "{at:#x} {size}"
+                );
+                if let (Some(found), Some((_, byte, _))) = (found, expected) {
+                    let touched = (0..64)
+                        .filter(|bit| (byte * 8..(byte + u64::from(size)) * 8).contains(bit));
+                    assert_eq!(found.mask, touched.fold(0, |mask, bit| mask | 1 << bit));
+                    assert_eq!(u64::from(found.shift), byte * 8, "{at:#x} {size}");
+                }
+            }
+        }
+        for at in [u64::MAX, u64::MAX - 7, 1 << 32, 1 << 63] {
+            assert_eq!(locate(at, 8), None);
+        }
+    }
 }

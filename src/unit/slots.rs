@@ -263,4 +263,29 @@ mod tests {
         assert_eq!(slot.cached(first), None);
         assert_eq!(slots.get(second).unwrap().cached(second), None);
     }
+
+    /// All that there are: each has a number of its own, and finds its own slot.
+    #[test]
+    fn every_requester_id_can_have_a_slot() {
+        let slots = Slots::default();
+        let mut seen = vec![false; Slots::MOST];
+        for tag in 0..Slots::MOST as u64 {
+            let handle = slots.take(tag, false).unwrap();
+            let number = (handle & 0xffff) as usize;
+            assert!(!std::mem::replace(&mut seen[number], true), "{handle:#x}");
+            assert_eq!(slots.get(handle).unwrap().tag(), tag);
+        }
+        assert_eq!(slots.take(0, false), None);
+        assert_eq!(slots.all().count(), Slots::MOST);
+        // The one that is given back is the only one that is free, however often.
+        let mut handle = 1 << 16 | 0xffff;
+        for times in 1..0x2_0000_u32 {
+            slots.give_back(handle);
+            assert!(slots.get(handle).is_none());
+            handle = slots.take(times.into(), false).unwrap();
+            assert_eq!(handle & 0xffff, 0xffff);
+            assert_eq!(handle >> 16, times % 0xffff + 1, "{times:#x}");
+            assert_eq!(slots.get(handle).unwrap().tag(), times.into());
+        }
+    }
 }

@@ -292,3 +292,60 @@ const _: () = {
     assert!(TranslationCache::BYTES / TranslationCache::CAPACITY <= 32);
     assert!(TranslationCache::BYTES == 4 << 20);
 };
+
+/// Names of entries: the kinds of one address, and neighbours of one kind, are told apart.
+#[test]
+fn keys_have_their_page_and_kind() {
+    let kinds = [LEAVES[0], LEAVES[1], LEAVES[2], TABLE];
+    let kinds: Vec<Kind> = kinds
+        .into_iter()
+        .flat_map(|kind| [kind.of(false), kind.of(true)])
+        .collect();
+    for (index, kind) in kinds.iter().enumerate() {
+        // Every choice of kinds beside it that come later in the set.
+        for others in 0..0x100_u64 {
+            let first = Kind::first_of(kind.bit() | others & !(kind.bit() * 2 - 1));
+            assert_eq!((first.number, first.shift), (kind.number, kind.shift));
+        }
+        for address in (0..64).flat_map(|bit| [1_u64 << bit, !(1 << bit), (1 << bit) - 1]) {
+            let key = kind.key(address);
+            assert_ne!(key, 0);
+            assert_eq!(key >> 4, address >> kind.shift);
+            assert_eq!(key, kind.key(page_start(address, kind.size())));
+            assert_eq!(key, kind.key(address | (kind.size() - 1)));
+            let last = page_start(address, kind.size()).wrapping_sub(1);
+            assert_ne!(key, kind.key(last), "{address:#x}");
+            for other in &kinds[..index] {
+                assert_ne!(key, other.key(address));
+            }
+        }
+    }
+}
+
+/// All tags that there can be: each leads to itself, and one beyond them has no entries and no link.
+#[test]
+fn every_place_has_a_tag() {
+    let cache = TranslationCache::default();
+    let tags: Vec<Tag> = (0..0xffff_u64)
+        .map(|number| cache.new_tag_with([number, 0, 0]))
+        .collect();
+    for (number, tag) in tags.iter().enumerate() {
+        let link = tag.link().unwrap();
+        assert!(link.bits() != 0 && link.bits() >> 48 == 0);
+        assert_eq!(Link::from_bits(link.bits()), Some(link));
+        let owner = cache.owner(link).unwrap();
+        assert_eq!(owner.note(), Some([number as u64, 0, 0]));
+    }
+    let beyond = cache.new_tag();
+    assert_eq!(beyond.link(), None);
+    cache.fill(
+        &beyond,
+        beyond.ticket(),
+        false,
+        0x1000,
+        leaf(0x5000, 1 << 12),
+    );
+    assert_eq!(cached(&cache, &beyond, 0x1000), None);
+    drop(tags);
+    assert!(cache.new_tag().link().is_some());
+}
