@@ -130,6 +130,7 @@ mod tests {
     use super::*;
 
     #[test]
+    #[cfg_attr(miri, ignore = "system calls")]
     fn own_memory_is_read_and_written() {
         let mut cells = [1_u8, 2, 3, 4];
         let address = cells.as_mut_ptr().expose_provenance() as u64;
@@ -143,6 +144,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "system calls")]
     fn constants_can_be_read_only() {
         static CONSTANT: [u64; 512] = [7; 512];
         let address = CONSTANT.as_ptr().expose_provenance() as u64;
@@ -151,6 +153,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "system calls")]
     fn what_is_not_mapped_is_an_error() {
         let mut byte = [0];
         for address in [0, 8, 0xffff_8000_0000_0000, u64::MAX] {

@@ -60,7 +60,7 @@ fn an_address_mask_names_its_block() {
                 last,
                 last.wrapping_add(1),
             ];
-            for other in ends.map(|other| other & (1 << 52) - 1) {
+            for other in ends.map(|other| other & ((1 << 52) - 1)) {
                 assert_eq!(
                     holds(bounds, other),
                     named(page, mask, other),

@@ -73,7 +73,7 @@ fn second_stages_take_what_their_levels_translate() {
         };
         for upper in 0..1_u64 << 17 {
             check(upper << 47);
-            check(upper << 38 | (1 << 38) - 1);
+            check((upper << 38) | ((1 << 38) - 1));
         }
         edges(64).into_iter().for_each(check);
     }

@@ -58,6 +58,7 @@ fn what_is_named_is_forgotten() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "too many cases")]
 fn the_cache_is_bounded() {
     let translations = TranslationCache::default();
     let cache = ContextCache::default();

@@ -87,6 +87,7 @@ fn a_walk_begun_before_an_invalidation_fills_nothing() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "too many cases")]
 fn memory_is_bounded_whatever_is_filled() {
     let cache = TranslationCache::default();
     let tag = cache.new_tag();
@@ -248,6 +249,7 @@ fn the_place_of_a_tag_that_is_gone_has_none_of_its_entries() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "too many cases")]
 fn more_tags_than_there_are_places_do_without_entries() {
     let cache = TranslationCache::default();
     let tags: Vec<_> = (0..=u16::MAX).map(|_| cache.new_tag()).collect();
@@ -295,6 +297,7 @@ const _: () = {
 
 /// Names of entries: the kinds of one address, and neighbours of one kind, are told apart.
 #[test]
+#[cfg_attr(miri, ignore = "too many cases")]
 fn keys_have_their_page_and_kind() {
     let kinds = [LEAVES[0], LEAVES[1], LEAVES[2], TABLE];
     let kinds: Vec<Kind> = kinds
@@ -324,6 +327,7 @@ fn keys_have_their_page_and_kind() {
 
 /// All tags that there can be: each leads to itself, and one beyond them has no entries and no link.
 #[test]
+#[cfg_attr(miri, ignore = "too many cases")]
 fn every_place_has_a_tag() {
     let cache = TranslationCache::default();
     let tags: Vec<Tag> = (0..0xffff_u64)
