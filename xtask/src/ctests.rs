@@ -15,7 +15,15 @@ enum Build {
     Optimised,
     /// With a function for every lock and every atomic access, by which helgrind is told of them.
     Plain,
+    /// With the compiler's AddressSanitizer and UndefinedBehaviorSanitizer in the tests.
+    Sanitized,
 }
+
+/// A report of the sanitizers' is a failure.
+const SANITIZERS: [(&str, &str); 2] = [
+    ("ASAN_OPTIONS", "detect_leaks=1"),
+    ("UBSAN_OPTIONS", "halt_on_error=1:print_stacktrace=1"),
+];
 
 /// The tests by themselves.
 pub fn run(step: &mut Step, ws: &Workspace, cache: &Cache) -> Result<()> {
@@ -38,6 +46,12 @@ pub fn helgrind(step: &mut Step, ws: &Workspace, cache: &Cache) -> Result<()> {
     test(step, ws, cache, Build::Plain, &["--setup", "helgrind"])
 }
 
+/// The test programs with the compiler's sanitizers, once they have found what was planted for them.
+pub fn sanitized(step: &mut Step, ws: &Workspace, cache: &Cache) -> Result<()> {
+    test(step, ws, cache, Build::Sanitized, &["sanitizers-planted"])?;
+    test(step, ws, cache, Build::Sanitized, &[])
+}
+
 fn test(
     step: &mut Step,
     ws: &Workspace,
@@ -55,6 +69,7 @@ fn test(
         ui::run(step, &log, setup.arg(&dir).arg(ws.path(".")))?;
     }
     let mut test = Command::new("meson");
+    test.envs(SANITIZERS);
     test.args(["test", "--print-errorlogs", "-C"]).arg(&dir);
     ui::run(step, &log, test.args(options))
 }
@@ -64,6 +79,7 @@ impl Build {
         ws.target().join(match self {
             Self::Optimised => "meson-check",
             Self::Plain => "meson-helgrind",
+            Self::Sanitized => "meson-sanitized",
         })
     }
 
@@ -72,6 +88,7 @@ impl Build {
         match self {
             Self::Optimised => &[],
             Self::Plain => &["--buildtype=debug"],
+            Self::Sanitized => &["-Db_sanitize=address,undefined", "-Db_lundef=false"],
         }
     }
 }
