@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! apt/        a private apt tree and the packages it fetched   (debian.rs)
-//! qemu/       QEMU: unpacked source, build, finished binaries   (qemu.rs)
+//! qemu/       QEMU: unpacked source, builds, finished binaries  (qemu.rs)
 //! firmware/   what QEMU's -L points to                          (qemu.rs)
 //! guest/      stock kernels and initial RAM disks               (guest.rs)
 //! kernel/     the lab kernel and its initial RAM disks          (kernel.rs)

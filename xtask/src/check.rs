@@ -1,6 +1,7 @@
 //! `cargo xtask check`: every test there is, in the order of how soon it tells something.
 
 use std::fs;
+use std::path::Path;
 
 use crate::boot::{self, Lab, RunDir};
 use crate::cache::Cache;
@@ -40,25 +41,26 @@ pub fn run(args: &[String]) -> Result<()> {
     if !quick {
         with_qemu(&mut tally, &workspace, &cache);
     }
-    println!("{} passed, {} failed", tally.passed, tally.failed);
-    if tally.failed == 0 {
-        Ok(())
-    } else {
-        Err(Error::silent())
-    }
+    tally.end()
 }
 
 /// Counts the checks; runs only those with `only` in their name.
 #[derive(Default)]
-struct Tally {
-    only: String,
+pub struct Tally {
+    pub only: String,
     passed: u32,
     failed: u32,
 }
 
 impl Tally {
-    fn check(&mut self, name: &str, test: impl FnOnce(&mut Step) -> Result<()>) {
-        if !name.contains(&self.only) {
+    /// Is this one of those to run?
+    pub fn wants(&self, name: &str) -> bool {
+        name.contains(&self.only)
+    }
+
+    /// Runs one of them.
+    pub fn check(&mut self, name: &str, test: impl FnOnce(&mut Step) -> Result<()>) {
+        if !self.wants(name) {
             return;
         }
         let mut step = Step::new(name);
@@ -72,6 +74,25 @@ impl Tally {
                 eprintln!("{}", ui::indent(&e.to_string()));
                 self.failed += 1;
             }
+        }
+    }
+
+    /// Says how many there were.
+    pub fn end(&self) -> Result<()> {
+        println!("{} passed, {} failed", self.passed, self.failed);
+        if self.failed == 0 {
+            Ok(())
+        } else {
+            Err(Error::silent())
+        }
+    }
+}
+
+/// Prints those lines of a log that say how many cases there were, and so what passing is worth.
+pub fn tell(log: &Path, words: &[&str]) {
+    for line in fs::read_to_string(log).unwrap_or_default().lines() {
+        if words.iter().any(|words| line.contains(words)) {
+            println!("         {}", line.trim_start_matches("# "));
         }
     }
 }
@@ -142,12 +163,22 @@ fn own(tally: &mut Tally, workspace: &Workspace, cache: &Cache) {
         ];
         let log = cache.log("host-failures");
         ui::run(step, &log, workspace.cargo().args(ARGS))?;
-        // How many there were, which says what passing is worth.
-        for line in fs::read_to_string(&log).unwrap_or_default().lines() {
-            if line.contains(" injected cases over ") {
-                println!("         {line}");
-            }
-        }
+        tell(&log, &[" injected cases over "]);
+        Ok(())
+    });
+    tally.check("every case of arithmetic", |step| {
+        const ARGS: &[&str] = &[
+            "test",
+            "--release",
+            "--test",
+            "arithmetic",
+            "--locked",
+            "--",
+            "--nocapture",
+        ];
+        let log = cache.log("arithmetic");
+        ui::run(step, &log, workspace.cargo().args(ARGS))?;
+        tell(&log, &[" cases"]);
         Ok(())
     });
     tally.check("fuzz targets: seeds, regressions and some inputs", |step| {
@@ -169,6 +200,9 @@ fn own(tally: &mut Tally, workspace: &Workspace, cache: &Cache) {
     tally.check("C tests under valgrind: helgrind", |step| {
         ctests::helgrind(step, workspace, cache)
     });
+    tally.check("C tests under ASan and UBSan", |step| {
+        ctests::sanitized(step, workspace, cache)
+    });
 }
 
 fn with_qemu(tally: &mut Tally, workspace: &Workspace, cache: &Cache) {
@@ -185,11 +219,11 @@ fn with_qemu(tally: &mut Tally, workspace: &Workspace, cache: &Cache) {
         Ok(())
     });
     tally.check("qtest: QEMU's own for intel-iommu", |step| {
-        qtest::run(step, workspace, cache, qtest::THEIRS)
+        qtest::run(step, workspace, cache, qtest::THEIRS, &qtest::Run::PLAIN).map(drop)
     });
     for test in qtest::OURS {
         tally.check(&format!("qtest: {test}"), |step| {
-            qtest::run(step, workspace, cache, test)
+            qtest::run(step, workspace, cache, test, &qtest::Run::PLAIN).map(drop)
         });
     }
     tally.check("lab kernel builds", |_| {

@@ -175,7 +175,7 @@ fn cargo(ws: &Workspace, command: &str) -> Result<Command> {
 }
 
 /// What this rustc builds for.
-fn machine() -> Result<String> {
+pub fn machine() -> Result<String> {
     let about = ui::output(Command::new("rustc").arg("-vV"))?;
     let host = about.lines().find_map(|line| line.strip_prefix("host:"));
     host.map(|line| line.trim().to_owned())

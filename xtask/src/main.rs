@@ -20,6 +20,7 @@ mod outcome;
 mod qemu;
 mod qmp;
 mod report;
+mod sanitize;
 mod scenario;
 mod selftests;
 mod symbols;
@@ -40,6 +41,7 @@ usage: cargo xtask COMMAND [OPTION...]
   lab      a Linux host on the unit, and a guest of that host behind the unit again
   coverage say which lines no test runs
   fuzz     run the fuzz targets
+  sanitize run QEMU's qtests, the C tests and the crate's under sanitizers
   bench    measure the unit beside QEMU's intel-iommu
   qemu     build the patched QEMU; edit and refresh its patches
   kernel   build the lab kernel
@@ -77,6 +79,7 @@ fn dispatch(args: &[String]) -> Result<()> {
         "lab" => lab::run_command(args),
         "coverage" => coverage::run(args),
         "fuzz" => fuzz::run(args),
+        "sanitize" => sanitize::run(args),
         "bench" => bench::run(args),
         "qemu" => qemu::run_command(args),
         "kernel" => kernel::run_command(args),
@@ -99,6 +102,7 @@ fn usage(command: &str) -> &'static str {
         "lab" => lab::USAGE,
         "coverage" => coverage::USAGE,
         "fuzz" => fuzz::USAGE,
+        "sanitize" => sanitize::USAGE,
         "bench" => bench::USAGE,
         "qemu" => qemu::USAGE,
         "kernel" => kernel::USAGE,

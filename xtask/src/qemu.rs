@@ -40,6 +40,58 @@ const CONFIGURE: &[&str] = &[
     "--disable-user",
 ];
 
+/// With the host's gcc, whose sanitizers they are. The whole at a lower optimisation, and with names and lines only, takes
+/// some twenty minutes.
+const SANITIZE: &[&str] = &["--enable-asan", "--enable-ubsan", "--extra-cflags=-O1 -g1"];
+
+/// How QEMU is built, each in a directory of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Build {
+    /// As it is used.
+    Plain,
+    /// With AddressSanitizer and UndefinedBehaviorSanitizer; the archive is the same.
+    Sanitized,
+}
+
+impl Build {
+    fn configure(self) -> Vec<&'static str> {
+        match self {
+            Self::Plain => CONFIGURE.to_vec(),
+            Self::Sanitized => [CONFIGURE, SANITIZE].concat(),
+        }
+    }
+
+    /// Beside the source tree.
+    fn directory(self) -> &'static str {
+        match self {
+            Self::Plain => "build",
+            Self::Sanitized => "build-sanitized",
+        }
+    }
+
+    /// Finished programs in the cache, and how many of them stay there.
+    fn programs(self) -> (&'static str, usize) {
+        match self {
+            Self::Plain => ("qemu/bin", 4),
+            Self::Sanitized => ("qemu/bin-sanitized", 1),
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Plain => "QEMU",
+            Self::Sanitized => "sanitized QEMU",
+        }
+    }
+
+    fn log(self) -> &'static str {
+        match self {
+            Self::Plain => "qemu-build",
+            Self::Sanitized => "qemu-build-sanitized",
+        }
+    }
+}
+
 /// Packages with the firmware that Debian's source of QEMU leaves out, and what of it a q35 machine
 /// with `-kernel` and our devices loads.
 const FIRMWARE_PACKAGES: &[&str] = &["ipxe-qemu", "qemu-system-data", "seabios"];
@@ -90,6 +142,11 @@ pub fn run_command(args: &[String]) -> Result<()> {
 /// Builds the patched QEMU and returns the program; the test programs are beside it. It is named by all that goes into it, and stays as
 /// it is while another checkout builds another.
 pub fn build(workspace: &Workspace, cache: &Cache, apt: &Apt) -> Result<PathBuf> {
+    build_as(Build::Plain, workspace, cache, apt)
+}
+
+/// The same, built in one way or the other.
+fn build_as(how: Build, workspace: &Workspace, cache: &Cache, apt: &Apt) -> Result<PathBuf> {
     host::require(cache, &[host::UNPACK, host::BUILD])?;
     let prefix = cache.path("qemu/prefix");
     archive::stage(workspace, &prefix, Profile::Release)?;
@@ -104,7 +161,7 @@ pub fn build(workspace: &Workspace, cache: &Cache, apt: &Apt) -> Result<PathBuf>
     let archive = read("lib/libnested_vtd.a")?;
     let header = read("include/nested_vtd.h")?;
     let package = read("lib/pkgconfig/nested-vtd.pc")?;
-    let configuration = cache::key(&[CONFIGURE.join(" ").as_bytes(), &package])?;
+    let configuration = cache::key(&[how.configure().join(" ").as_bytes(), &package])?;
     let patches_key = source::content_key(&patches)?;
     let key = cache::key(&[
         source.version.as_bytes(),
@@ -113,9 +170,11 @@ pub fn build(workspace: &Workspace, cache: &Cache, apt: &Apt) -> Result<PathBuf>
         &archive,
         &header,
     ])?;
-    let program = cache.path("qemu/bin").join(&key).join(PROGRAM);
+    let (programs, kept) = how.programs();
+    let program = cache.path(programs).join(&key).join(PROGRAM);
     let mut step = Step::new(format!(
-        "QEMU {} with {} patches",
+        "{} {} with {} patches",
+        how.name(),
         source.version,
         patches.len()
     ));
@@ -131,9 +190,9 @@ pub fn build(workspace: &Workspace, cache: &Cache, apt: &Apt) -> Result<PathBuf>
         return Ok(program);
     }
 
-    let log = cache.log("qemu-build");
+    let log = cache.log(how.log());
     source.patch(&mut step, &patches)?;
-    let build = source.dir().join("build");
+    let build = source.dir().join(how.directory());
     let meson = meson(&mut step, cache, apt)?;
     let with_paths = |mut command: Command| {
         command.current_dir(&build).env("PYTHONPATH", &meson);
@@ -145,7 +204,7 @@ pub fn build(workspace: &Workspace, cache: &Cache, apt: &Apt) -> Result<PathBuf>
         cache::remove(&build)?;
         fs::create_dir_all(&build).context(build.display())?;
         let mut configure = with_paths(Command::new(source.tree().join("configure")));
-        run(&mut step, &log, configure.args(CONFIGURE))?;
+        run(&mut step, &log, configure.args(how.configure()))?;
         fs::write(&note, &configuration).context(note.display())?;
     }
     // Linked anew whatever ninja thinks of the archive's time.
@@ -162,7 +221,7 @@ pub fn build(workspace: &Workspace, cache: &Cache, apt: &Apt) -> Result<PathBuf>
         }
         Ok(())
     })?;
-    cache::prune(&cache.path("qemu/bin"), 4)?;
+    cache::prune(&cache.path(programs), kept)?;
     step.done("");
     Ok(program)
 }
