@@ -63,3 +63,47 @@ fn nothing_old_after_a_completed_invalidation() {
     });
     assert_eq!(guest.unit.stats().faults, 0);
 }
+
+/// A request that meets a reset goes by the tables before it or by none, and is not refused by a root table that
+/// nobody has set.
+#[test]
+fn a_request_beside_a_reset_is_not_refused() {
+    let mut guest = Guest::new(HostKind::None);
+    guest.build_tables();
+    guest.map(0x5000, 0x10_0000);
+    guest.enable();
+    let done = AtomicBool::new(false);
+    let (guest, device) = (&guest, guest.device);
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while !done.load(Ordering::SeqCst) {
+                    let request = Request {
+                        address: 0x5000,
+                        read: true,
+                        // Such a request reads all tables each time.
+                        debug: true,
+                        ..Request::default()
+                    };
+                    let answer = guest.unit.translate(device, request).unwrap();
+                    let address = answer.result.map(|to| to.address);
+                    if !matches!(address, Ok(0x5000 | 0x10_0000)) {
+                        done.store(true, Ordering::SeqCst);
+                        panic!("{address:x?}");
+                    }
+                }
+            });
+        }
+        for _ in 0..8_000 {
+            guest.notes.events.lock().unwrap().clear();
+            guest.unit.reset();
+            guest.write64(0x20, ROOT | 1 << 10);
+            guest.write32(0x18, 1 << 30);
+            guest.write32(0x18, 1 << 31);
+            if done.load(Ordering::SeqCst) {
+                break;
+            }
+        }
+        done.store(true, Ordering::SeqCst);
+    });
+}

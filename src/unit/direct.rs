@@ -15,6 +15,7 @@ use crate::memory::LockedMemory;
 use crate::spec::PAGE_SIZE;
 use crate::spec::descriptors::{PageRange, PasidPages, Scope, SourceMatch};
 use crate::spec::fault::FaultReason;
+use crate::spec::registers::RootTableAddress;
 use crate::translate::packed::Path;
 use crate::translate::stages::Stages;
 use crate::translate::tables::{Purpose, Requester, TableFault, Translated, lookup};
@@ -183,17 +184,20 @@ impl Unit {
         if !control.enabled {
             return translation_off(request);
         }
-        if let Some(answer) = self.interrupt_address(source, request) {
+        // All of the request is by this control: by another one's root table it would be refused for what the guest
+        // has never said.
+        let root = control.root;
+        if let Some(answer) = self.interrupt_address(source, root, request) {
             return answer;
         }
         match request.kind {
-            RequestKind::Translated => self.translated(source, request),
+            RequestKind::Translated => self.translated(source, root, request),
             RequestKind::Untranslated => {
-                let context = self.context(source, request, Purpose::Untranslated)?;
+                let context = self.context(source, root, request, Purpose::Untranslated)?;
                 self.through(&context, request.address, access)
             }
             RequestKind::Translation => {
-                let context = self.context(source, request, Purpose::Translation)?;
+                let context = self.context(source, root, request, Purpose::Translation)?;
                 self.translation_request(&context, request, access)
             }
         }
@@ -234,6 +238,7 @@ impl Unit {
     fn interrupt_address(
         &self,
         source: Source,
+        root: RootTableAddress,
         request: &Request,
     ) -> Option<Result<Found, Refusal>> {
         if !is_interrupt_address(request.address) {
@@ -245,7 +250,7 @@ impl Unit {
             (RequestKind::Translation, _) => Purpose::Translation,
             (RequestKind::Translated, _) => Purpose::Translated,
         };
-        let context = match self.context(source, request, purpose) {
+        let context = match self.context(source, root, request, purpose) {
             Ok(context) => context,
             Err(refusal) => return Some(Err(refusal)),
         };
@@ -265,8 +270,13 @@ impl Unit {
 
     /// A translated request: root and context entry must allow it, the PASID table is
     /// not read.
-    fn translated(&self, source: Source, request: &Request) -> Result<Found, Refusal> {
-        let context = self.context(source, request, Purpose::Translated)?;
+    fn translated(
+        &self,
+        source: Source,
+        root: RootTableAddress,
+        request: &Request,
+    ) -> Result<Found, Refusal> {
+        let context = self.context(source, root, request, Purpose::Translated)?;
         let found = context
             .translated
             .stages
@@ -279,6 +289,7 @@ impl Unit {
     fn context(
         &self,
         source: Source,
+        root: RootTableAddress,
         request: &Request,
         purpose: Purpose,
     ) -> Result<Arc<Context>, Refusal> {
@@ -297,7 +308,14 @@ impl Unit {
                 }
                 context
             }
-            None => self.read_context(source, request.pasid, purpose, kept.then_some(key))?,
+            None => {
+                let requester = Requester {
+                    source_id: source.id,
+                    pasid: request.pasid,
+                    purpose,
+                };
+                self.read_context(root, requester, kept.then_some(key))?
+            }
         };
         let translated = &context.translated;
         translated
@@ -333,22 +351,19 @@ impl Unit {
 
     fn read_context(
         &self,
-        source: Source,
-        pasid: Option<u32>,
-        purpose: Purpose,
+        root: RootTableAddress,
+        requester: Requester,
         keep: Option<Key>,
     ) -> Result<Arc<Context>, Refusal> {
-        // The ticket comes first: SRTP and TE change the control before they forget.
+        // The ticket comes first: SRTP and TE change the control before they forget. What was read by an earlier
+        // control is for this request only.
         let ticket = self.contexts.ticket();
-        let root = self.control.get().root;
-        let requester = Requester {
-            source_id: source.id,
-            pasid,
-            purpose,
-        };
+        let keep = keep.filter(|_| self.control.get().root == root);
         let mut translated =
             lookup(&*self.memory, &self.capabilities, root, requester).map_err(Refusal::from)?;
-        if let (Purpose::Translated, Stages::SecondStage(second)) = (purpose, translated.stages) {
+        if let (Purpose::Translated, Stages::SecondStage(second)) =
+            (requester.purpose, translated.stages)
+        {
             // Legacy mode: the tables are there, but the address is final.
             translated.stages = Stages::PassThrough {
                 width: second.format.address_width,
@@ -357,7 +372,7 @@ impl Unit {
         }
         let note = Path::from(&translated).pack().unwrap_or_default();
         let context = Arc::new(Context {
-            source_id: source.id,
+            source_id: requester.source_id,
             translated,
             tag: self.cache.new_tag_with(note),
         });
