@@ -124,7 +124,7 @@ impl Lab {
     }
 
     /// With a QEMU that is not the project's own build.
-    fn with(qemu: PathBuf, workspace: &Workspace, cache: &Cache, update: bool) -> Result<Self> {
+    pub fn with(qemu: PathBuf, workspace: &Workspace, cache: &Cache, update: bool) -> Result<Self> {
         let _lock = cache.lock()?;
         host::require(cache, &[host::UNPACK, host::GUEST])?;
         let firmware = qemu::firmware(cache, &Apt::open(cache, update)?)?;
@@ -139,6 +139,17 @@ impl Lab {
             firmware,
             images: Vec::new(),
         }
+    }
+
+    /// The emulator, without devices, in the directory `dir`. setpriv ends it with this process, however that ends.
+    pub fn emulator(&self, dir: &Path) -> Command {
+        let mut command = Command::new("setpriv");
+        command
+            .args(["--pdeathsig", "KILL"])
+            .arg(&self.qemu)
+            .current_dir(dir);
+        command.arg("-L").arg(&self.firmware);
+        command
     }
 
     /// The guest with this kernel.
@@ -197,11 +208,15 @@ pub struct RunDir {
 
 impl RunDir {
     pub fn new(cache: &Cache, scenario: &Scenario, keep: bool) -> Result<Self> {
+        Self::named(cache, scenario.name, keep)
+    }
+
+    pub fn named(cache: &Cache, name: &str, keep: bool) -> Result<Self> {
         let runs = cache.path("run");
         // What interrupted runs have left.
         for old in cache::list(&runs)? {
-            let name = old.file_name().unwrap_or_default().to_string_lossy();
-            let pid = name.split('-').next().and_then(|n| n.parse::<u32>().ok());
+            let owner = old.file_name().unwrap_or_default().to_string_lossy();
+            let pid = owner.split('-').next().and_then(|n| n.parse::<u32>().ok());
             if pid.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
                 cache::remove(&old)?;
             }
@@ -211,7 +226,7 @@ impl RunDir {
         } else {
             process::id().to_string()
         };
-        let path = runs.join(format!("{owner}-{}", scenario.name));
+        let path = runs.join(format!("{owner}-{name}"));
         cache::remove(&path)?;
         fs::create_dir_all(&path).context(path.display())?;
         Ok(Self { path, keep })
@@ -302,9 +317,9 @@ pub fn boot(
 }
 
 /// A running emulator; killed when dropped.
-struct Machine {
+pub struct Machine {
     child: Child,
-    qmp: Qmp,
+    pub qmp: Qmp,
     errors: PathBuf,
 }
 
@@ -327,12 +342,7 @@ impl Machine {
         if let Some(word) = scenario.then.word() {
             append += &format!(" nvtd.then={word}");
         }
-        // setpriv ends the emulator with this process, however that ends.
-        let mut command = Command::new("setpriv");
-        command
-            .args(["--pdeathsig", "KILL"])
-            .arg(&lab.qemu)
-            .current_dir(dir);
+        let mut command = lab.emulator(dir);
         let mut words = |text: &str| {
             command.args(text.split(' '));
         };
@@ -358,17 +368,15 @@ impl Machine {
         if scenario.then == Then::Nesting {
             words("-device edu,id=edu0");
         }
-        command.arg("-L").arg(&lab.firmware);
-        command
-            .arg("-kernel")
-            .arg(&image.kernel)
-            .arg("-initrd")
-            .arg(&image.initrd);
-        command.arg("-append").arg(append.trim_end());
+        image.boots(&mut command, &append);
         if let Some(file) = trace {
             command.args(["-trace", "nested_vtd_event", "-D"]).arg(file);
         }
-        let errors = dir.join("qemu.log");
+        Self::spawn(command, dir.join("qemu.log"))
+    }
+
+    /// Starts an emulator with `-qmp stdio`. What it says on stderr goes to the file `errors`.
+    pub fn spawn(mut command: Command, errors: PathBuf) -> Result<Self> {
         let log = fs::File::create(&errors).context(errors.display())?;
         let mut child = command
             .stdin(Stdio::piped())
@@ -387,16 +395,16 @@ impl Machine {
     }
 
     /// Is the guest running? After a reboot or a panic it is not, but its unit can still be asked.
-    fn runs(&mut self) -> bool {
+    pub fn runs(&mut self) -> bool {
         let status = self.qmp.execute("query-status", Value::Object(Map::new()));
         status.is_ok_and(|s| s["running"] == Value::Bool(true))
     }
 
-    fn ended(&mut self) -> bool {
+    pub fn ended(&mut self) -> bool {
         !matches!(self.child.try_wait(), Ok(None))
     }
 
-    fn unit(&mut self) -> Result<Unit> {
+    pub fn unit(&mut self) -> Result<Unit> {
         const PATH: &str = "/machine/peripheral/vtd0";
         let mut dump = |what| self.qmp.human(&format!("info nested-vtd {what}"));
         let (tables, registers) = (dump("tables")?, dump("registers")?);
@@ -416,7 +424,7 @@ impl Machine {
     }
 
     /// The error with what QEMU wrote to stderr.
-    fn explain(&self, e: &Error) -> Error {
+    pub fn explain(&self, e: &Error) -> Error {
         let said = tail(&self.errors, 0, 10);
         if said.is_empty() {
             return Error::new(e.to_string());
@@ -424,7 +432,7 @@ impl Machine {
         Error::new(format!("{e}; QEMU said:\n{}", indent(&said)))
     }
 
-    fn quit(&mut self) {
+    pub fn quit(&mut self) {
         if self.qmp.execute("quit", Value::Object(Map::new())).is_ok() {
             let start = Instant::now();
             while !self.ended() && start.elapsed() < Duration::from_secs(5) {
@@ -441,7 +449,8 @@ impl Drop for Machine {
     }
 }
 
-fn read_lossy(path: &Path) -> String {
+/// What is in the file, if anything.
+pub fn read_lossy(path: &Path) -> String {
     String::from_utf8_lossy(&fs::read(path).unwrap_or_default()).into_owned()
 }
 

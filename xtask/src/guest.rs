@@ -23,6 +23,15 @@ pub struct Image {
     pub initrd: PathBuf,
 }
 
+impl Image {
+    /// Options of an emulator that boots it, with `append` as the kernel's command line.
+    pub fn boots(&self, command: &mut Command, append: &str) {
+        command.arg("-kernel").arg(&self.kernel);
+        command.arg("-initrd").arg(&self.initrd);
+        command.arg("-append").arg(append.trim_end());
+    }
+}
+
 /// Makes the guest with the lab kernel, or takes it from the cache.
 pub fn lab(workspace: &Workspace, cache: &Cache, apt: &Apt, release: &Release) -> Result<Image> {
     let dir = kernel::build(workspace, cache, apt, release)?;

@@ -210,7 +210,14 @@ fn of_stage<'a>(guest: &'a Guest, subject: &str, stage: &str) -> Option<&'a str>
 }
 
 fn unit_reasons(unit: &Unit, scenario: &Scenario, reasons: &mut Vec<String>) {
-    for id in DISKS.iter().map(|d| d.id).chain([NET]) {
+    let ids: Vec<_> = DISKS.iter().map(|d| d.id).chain([NET]).collect();
+    device_reasons(unit, scenario, &ids, reasons);
+    counter_reasons(unit, scenario, reasons);
+}
+
+/// What is wrong with how the devices `ids` are handled.
+pub fn device_reasons(unit: &Unit, scenario: &Scenario, ids: &[&str], reasons: &mut Vec<String>) {
+    for id in ids {
         let Some(device) = unit.device(id) else {
             reasons.push(format!("{id}: not behind the unit"));
             continue;
@@ -267,6 +274,13 @@ fn unit_reasons(unit: &Unit, scenario: &Scenario, reasons: &mut Vec<String>) {
     if (scenario.remapping == Remapping::Wide) != (unit.irta & EIME != 0) {
         reasons.push(format!("IRTA is {:#x}", unit.irta));
     }
+    if scenario.route == Route::Nested && unit.stat("invalidate-calls") == 0 {
+        reasons.push("no invalidate call reached the host".to_owned());
+    }
+}
+
+/// What the unit has counted that it should not, whenever it is asked.
+pub fn counter_reasons(unit: &Unit, scenario: &Scenario, reasons: &mut Vec<String>) {
     let mut zero = |name: &str, what: &str| {
         if unit.stat(name) != 0 {
             reasons.push(format!("{what}: {}", unit.stat(name)));
@@ -292,12 +306,8 @@ fn unit_reasons(unit: &Unit, scenario: &Scenario, reasons: &mut Vec<String>) {
         "HWPT allocations that the host refused",
     );
     zero("memory-errors", "accesses outside of guest RAM");
-    match scenario.route {
-        Route::Nested if unit.stat("invalidate-calls") == 0 => {
-            reasons.push("no invalidate call reached the host".to_owned());
-        }
-        Route::Direct => zero("hwpt-allocs", "HWPTs allocated without a host"),
-        Route::Nested | Route::Parent => {}
+    if scenario.route == Route::Direct {
+        zero("hwpt-allocs", "HWPTs allocated without a host");
     }
 }
 
