@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0
  *
- * Translations on several threads while the guest changes its tables and invalidates.
+ * Translations on several threads while the guest changes its tables and invalidates, and while other
+ * units come and go.
  */
 #include "guest.h"
 
@@ -142,6 +143,73 @@ static void devices_and_ram_come_and_go(void **state)
     guest_free(g);
 }
 
+/* A unit in legacy mode goes on, whatever others do. */
+static void *translate_in_legacy_mode(void *opaque)
+{
+    struct reader *other = opaque;
+    NvtdRequest request = { .size = sizeof(request), .address = IOVA, .flags = NVTD_REQUEST_READ };
+    NvtdTranslation out = { .size = sizeof(out) };
+
+    while (!guest_atomic_flag(other->stop)) {
+        other->wrong += nvtd_translate(other->g->unit, other->g->device, &request, &out) ||
+                        out.fault || out.address != EVEN;
+        __atomic_fetch_add(&other->answers, 1, __ATOMIC_RELAXED);
+    }
+    return NULL;
+}
+
+/* Units with the same requester ID, domain and addresses, in other modes, are booted, reset and
+ * destroyed beside one that is at work. Neither answers for the other, or counts what it does. */
+static void units_come_and_go_beside_another(void **state)
+{
+    static const uint32_t hosts[] = { NVTD_HOST_SOFT, NVTD_HOST_NONE };
+    struct guest *g = guest_start(FEATURES_LEGACY, 48, RTADDR_LEGACY);
+    struct tables tables = tables_new(g, 4, SS_RW);
+    bool stop = false;
+    struct reader other = { .g = g, .stop = &stop };
+    const unsigned rounds = guest_rounds(200) / 10 + 1;
+    NvtdStats before, after;
+    pthread_t thread;
+
+    (void)state;
+    tables_map(g, &tables, IOVA, EVEN, 1, SS_RW);
+    guest_set_legacy_context(g, GUEST_SID, PRESENT | tables.root,
+                             LEGACY_AW(2) | LEGACY_DID(GUEST_DID));
+    guest_flush(g);
+    expect_address(g, IOVA, NVTD_REQUEST_READ, EVEN);
+    before = guest_stats(g);
+    assert_int_equal(pthread_create(&thread, NULL, translate_in_legacy_mode, &other), 0);
+    for (unsigned round = 0; round < rounds; round++) {
+        struct guest *a = guest_new(hosts[round % 2], 0);
+
+        guest_boot(a);
+        guest_map(a, IOVA, ODD, 1, FS_LEAF);
+        expect_address(a, IOVA, NVTD_REQUEST_READ, ODD);
+        guest_flush(a);
+        expect_address(a, IOVA, NVTD_REQUEST_READ, ODD);
+        assert_int_equal(guest_stats(a).translations, 2);
+        assert_int_equal(guest_stats(a).faults, 0);
+        if (round % 4 < 2) {
+            assert_int_equal(nvtd_unit_reset(a->unit), 0);
+            a->gcmd = 0;
+            expect_address(a, IOVA, NVTD_REQUEST_READ, IOVA);
+            assert_int_equal(guest_stats(a).translations, 1);
+        }
+        guest_free(a);
+    }
+    while (__atomic_load_n(&other.answers, __ATOMIC_RELAXED) == 0) {
+    }
+    guest_atomic_raise(&stop);
+    assert_int_equal(pthread_join(thread, NULL), 0);
+    assert_int_equal(other.wrong, 0);
+    after = guest_stats(g);
+    assert_int_equal(after.translations - before.translations, other.answers);
+    assert_int_equal(after.walks - before.walks, 0);
+    assert_int_equal(after.descriptors - before.descriptors, 0);
+    assert_int_equal(after.faults, 0);
+    guest_free(g);
+}
+
 static void walked_by_the_unit(void **state)
 {
     (void)state;
@@ -160,6 +228,7 @@ int main(void)
         cmocka_unit_test(walked_by_the_unit),
         cmocka_unit_test(walked_by_the_software_host),
         cmocka_unit_test(devices_and_ram_come_and_go),
+        cmocka_unit_test(units_come_and_go_beside_another),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
