@@ -2,7 +2,7 @@
 //! that is a host; L2 a Linux behind our unit again, whose host is L1's kernel. So the kernel judges what
 //! our unit asks of it, and our unit what the kernel makes of that.
 
-mod agent;
+pub mod agent;
 mod controls;
 mod guest;
 mod host;
