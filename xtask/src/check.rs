@@ -13,7 +13,7 @@ use crate::qemu::vfio;
 use crate::scenario::Scenario;
 use crate::ui::{self, Error, Result, Step, fail};
 use crate::workspace::Workspace;
-use crate::{conformance, ctests, fuzz, header, host, kernel, lab, report, symbols, verdict};
+use crate::{conformance, ctests, fuzz, header, host, kernel, lab, life, report, symbols, verdict};
 
 pub const USAGE: &str = "\
 usage: cargo xtask check [--quick] [--only TEXT]
@@ -238,6 +238,16 @@ fn with_qemu(tally: &mut Tally, workspace: &Workspace, cache: &Cache) {
     tally.check("lab: Linux on the unit, a guest behind it again", |_| {
         lab::check(workspace, cache)
     });
+    tally.check(
+        "life: resets, devices and memory plugged in and out",
+        |_| {
+            if lab.is_none() {
+                lab = Some(Lab::prepare(workspace, cache, false)?);
+            }
+            lab.as_mut()
+                .map_or_else(|| fail("no QEMU"), |lab| life::check(lab, cache))
+        },
+    );
     for scenario in Scenario::ALL {
         tally.check(&format!("guest: {}", scenario.about), |_| {
             if lab.is_none() {

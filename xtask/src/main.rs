@@ -16,6 +16,7 @@ mod header;
 mod host;
 mod kernel;
 mod lab;
+mod life;
 mod outcome;
 mod qemu;
 mod qmp;
@@ -39,6 +40,7 @@ usage: cargo xtask COMMAND [OPTION...]
   check    run every test there is
   boot     run one of the guest tests
   lab      a Linux host on the unit, and a guest of that host behind the unit again
+  life     reset, reboot, plug: all that happens to a VM in its life
   coverage say which lines no test runs
   fuzz     run the fuzz targets
   sanitize run QEMU's qtests, the C tests and the crate's under sanitizers
@@ -77,6 +79,7 @@ fn dispatch(args: &[String]) -> Result<()> {
         "check" => check::run(args),
         "boot" => boot::run_command(args),
         "lab" => lab::run_command(args),
+        "life" => life::run(args),
         "coverage" => coverage::run(args),
         "fuzz" => fuzz::run(args),
         "sanitize" => sanitize::run(args),
@@ -100,6 +103,7 @@ fn usage(command: &str) -> &'static str {
         "check" => check::USAGE,
         "boot" => boot::USAGE,
         "lab" => lab::USAGE,
+        "life" => life::USAGE,
         "coverage" => coverage::USAGE,
         "fuzz" => fuzz::USAGE,
         "sanitize" => sanitize::USAGE,
