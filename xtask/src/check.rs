@@ -11,9 +11,11 @@ use crate::qemu::qtest;
 use crate::qemu::source::{self, Source};
 use crate::qemu::vfio;
 use crate::scenario::Scenario;
-use crate::ui::{self, Error, Result, Step, fail};
+use crate::ui::{self, Error, Result, Step};
 use crate::workspace::Workspace;
-use crate::{conformance, ctests, fuzz, header, host, kernel, lab, life, report, symbols, verdict};
+use crate::{
+    conformance, ctests, fuzz, header, host, kernel, lab, life, migrate, report, symbols, verdict,
+};
 
 pub const USAGE: &str = "\
 usage: cargo xtask check [--quick] [--only TEXT]
@@ -213,7 +215,7 @@ fn with_qemu(tally: &mut Tally, workspace: &Workspace, cache: &Cache) {
         let source = Source::open(cache, &apt)?;
         source.apply(step, &source::patches(workspace)?).map(drop)
     });
-    let mut lab = None;
+    let mut lab: Option<Lab> = None;
     tally.check("QEMU builds", |_| {
         lab = Some(Lab::prepare(workspace, cache, false)?);
         Ok(())
@@ -240,26 +242,31 @@ fn with_qemu(tally: &mut Tally, workspace: &Workspace, cache: &Cache) {
     });
     tally.check(
         "life: resets, devices and memory plugged in and out",
-        |_| {
-            if lab.is_none() {
-                lab = Some(Lab::prepare(workspace, cache, false)?);
-            }
-            lab.as_mut()
-                .map_or_else(|| fail("no QEMU"), |lab| life::check(lab, cache))
-        },
+        |_| life::check(prepared(&mut lab, workspace, cache)?, cache),
+    );
+    tally.check(
+        "migration: guests to other emulators, and back in time",
+        |_| migrate::check(prepared(&mut lab, workspace, cache)?, cache),
     );
     for scenario in Scenario::ALL {
         tally.check(&format!("guest: {}", scenario.about), |_| {
-            if lab.is_none() {
-                lab = Some(Lab::prepare(workspace, cache, false)?);
-            }
-            let Some(lab) = &mut lab else {
-                return fail("no QEMU");
-            };
+            let lab = prepared(&mut lab, workspace, cache)?;
             let dir = RunDir::new(cache, scenario, false)?;
             let outcome = boot::boot(lab, scenario, &dir, None)?;
             verdict::judge(&outcome)
                 .map_err(|e| Error::new(format!("{e}\n{}", report::text(&outcome))))
         });
+    }
+}
+
+/// `lab`, made if that was not done or has failed.
+fn prepared<'a>(
+    lab: &'a mut Option<Lab>,
+    workspace: &Workspace,
+    cache: &Cache,
+) -> Result<&'a mut Lab> {
+    match lab {
+        Some(lab) => Ok(lab),
+        none => Ok(none.insert(Lab::prepare(workspace, cache, false)?)),
     }
 }

@@ -17,6 +17,7 @@ mod host;
 mod kernel;
 mod lab;
 mod life;
+mod migrate;
 mod outcome;
 mod qemu;
 mod qmp;
@@ -39,6 +40,7 @@ usage: cargo xtask COMMAND [OPTION...]
   demo     boot a stock guest behind the unit and report what became of its tables
   check    run every test there is
   boot     run one of the guest tests
+  migrate  take guests to other emulators, and back in time
   lab      a Linux host on the unit, and a guest of that host behind the unit again
   life     reset, reboot, plug: all that happens to a VM in its life
   coverage say which lines no test runs
@@ -78,6 +80,7 @@ fn dispatch(args: &[String]) -> Result<()> {
         "demo" => demo::run(args),
         "check" => check::run(args),
         "boot" => boot::run_command(args),
+        "migrate" => migrate::run(args),
         "lab" => lab::run_command(args),
         "life" => life::run(args),
         "coverage" => coverage::run(args),
@@ -102,6 +105,7 @@ fn usage(command: &str) -> &'static str {
         "demo" => demo::USAGE,
         "check" => check::USAGE,
         "boot" => boot::USAGE,
+        "migrate" => migrate::USAGE,
         "lab" => lab::USAGE,
         "life" => life::USAGE,
         "coverage" => coverage::USAGE,

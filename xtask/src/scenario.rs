@@ -53,6 +53,17 @@ pub enum Route {
     Direct,
 }
 
+impl Route {
+    /// The state of a device that the unit shows.
+    pub fn state(self) -> &'static str {
+        match self {
+            Self::Nested => "nested",
+            Self::Parent => "parent",
+            Self::Direct => "direct",
+        }
+    }
+}
+
 /// What the tables that the guest makes are to ask for.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub enum Mode {

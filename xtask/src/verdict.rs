@@ -223,11 +223,7 @@ pub fn device_reasons(unit: &Unit, scenario: &Scenario, ids: &[&str], reasons: &
             continue;
         };
         let (hwpt, errno) = (device.number("hwpt"), device.number("host-errno"));
-        let wanted = match scenario.route {
-            Route::Nested => "nested",
-            Route::Parent => "parent",
-            Route::Direct => "direct",
-        };
+        let wanted = scenario.route.state();
         if errno != 0 {
             let name = errno_name(errno);
             reasons.push(format!(
