@@ -23,7 +23,7 @@ use crate::verdict;
 const DEVICES: [&str; 3] = ["blk0", "blk1", "net0"];
 
 const DISK_SIZE: usize = 2 << 20;
-const FILE_SIZE: usize = 128 << 10;
+const FILE_SIZE: usize = 64 << 10;
 
 /// Whatever a guest does takes less.
 const PATIENCE: Duration = Duration::from_secs(100);
@@ -327,6 +327,10 @@ impl<'a> Life<'a> {
 
     fn quit(&mut self) -> Result<()> {
         self.machine.quit();
+        let start = Instant::now();
+        while !self.machine.ended() && start.elapsed() < JOB {
+            thread::sleep(Duration::from_millis(20));
+        }
         if !self.machine.ended() {
             return fail(format!("emulator {} does not end", self.number));
         }
@@ -543,9 +547,10 @@ fn start(files: &Files<'_>, mode: &Mode, number: usize, incoming: bool) -> Resul
     if incoming {
         words("-incoming defer");
     }
-    // A guest that reboots must not do so in a panic: that would look the same.
+    // A guest that reboots must not do so in a panic: that would look the same. And its watchdog sees when the machine
+    // has no time for the emulator.
     let append = format!(
-        "console=ttyS0 panic=0 {EMULATED} intel_iommu=on,sm_on rdinit=/migrate {}",
+        "console=ttyS0 panic=0 {EMULATED} nosoftlockup intel_iommu=on,sm_on rdinit=/migrate {}",
         mode.here.append
     );
     files.image.boots(&mut command, &append);
