@@ -318,7 +318,8 @@ fn start<'a>(
             format!("-runs={}", known as u64 + u64::from(runs)),
         ]),
     };
-    let log = cache.log(&format!("fuzz-{}", target.name));
+    // Not in the cache: another checkout may run the same target meanwhile.
+    let log = ws.target().join(format!("fuzz/{}.log", target.name));
     let out = File::create(&log).context(log.display())?;
     let errors = out.try_clone().context(log.display())?;
     let before = cache::list(&findings)?;
