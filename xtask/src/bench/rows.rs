@@ -45,7 +45,7 @@ const RESTATED: &[(&str, &str)] = &[
         "255 pages + wait, 1 live entry",
         "The target is from a machine on which intel-iommu took 1.3 µs for each descriptor with one live entry. Here it takes \
          about 0.1 µs, so an eighth of it would be less than it takes to fetch and decode one. What holds is that \
-         nested-vtd takes no longer than that, and little longer with 1000 live entries (profile.md).",
+         nested-vtd takes about as long as that, and little longer with 1000 live entries (profile.md).",
     ),
 ];
 
