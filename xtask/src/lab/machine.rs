@@ -14,9 +14,11 @@ use crate::boot::EMULATED;
 use crate::qmp::Qmp;
 use crate::ui::{Context, Error, Result, Step, fail, indent, tail};
 
-/// Words for L1's kernel: let its ticks be periodic, as a timer that is set anew each time may miss its moment on a loaded machine. All
-/// of L1 then sleeps, L2's timers included, until something else comes up.
-const TICKS: &str = "nohz=off highres=off";
+/// Words for L1's kernel: so far may the rate of a guest's TSC be from its own, in millionths. At boot Linux estimates the rate of an
+/// emulated TSC up to some thousandths wrong, KVM takes that for its guests, and the kernel corrects its own a second later. KVM
+/// would then have to scale the TSC, which this processor cannot, and reckons L2's TSC as 0 for ever: each timer of L2 is as late as
+/// the TSC is old (`set_tsc_khz()` and `kvm_scale_tsc()`).
+const TSC: &str = "kvm.tsc_tolerance_ppm=100000";
 
 /// L0's unit: all that a host of nested guests can use. As of hardware, there is no caching mode.
 pub const HARDWARE: &str =
@@ -141,7 +143,7 @@ impl Machine {
         words("-netdev user,id=user -device igb,addr=7,netdev=user,romfile=");
         words("-device pasid-testdev,addr=8 -device pasid-testdev,addr=9");
         command.arg("-append").arg(format!(
-            "console=ttyS0 panic=-1 {EMULATED} {TICKS} intel_iommu=on,sm_on rdinit=/lab {}",
+            "console=ttyS0 panic=-1 {EMULATED} {TSC} intel_iommu=on,sm_on rdinit=/lab {}",
             how.append
         ));
         for port in ["agent", "l2-agent", "l2-monitor"] {

@@ -95,7 +95,7 @@ impl Options {
 pub fn run_command(args: &[String]) -> Result<()> {
     let options = Options::parse(args)?;
     let (workspace, cache) = (Workspace::new(), Cache::open()?);
-    let report = tried(&workspace, &cache, &options)?;
+    let report = run(&workspace, &cache, &options)?;
     print!("{}", report.text());
     if let Some(file) = &options.json {
         fs::write(file, format!("{:#}\n", report.json())).context(file.display())?;
@@ -103,20 +103,9 @@ pub fn run_command(args: &[String]) -> Result<()> {
     judge(&report)
 }
 
-/// A run, and one more if somebody waited in vain in the first and nothing else was wrong; that one is printed as well. Emulated
-/// guests stand still at times on a busy machine: docs/lab.md has what was found, and mended.
-fn tried(workspace: &Workspace, cache: &Cache, options: &Options) -> Result<Report> {
-    let report = run(workspace, cache, options)?;
-    if options.keep || options.broken || !report.stalled() {
-        return Ok(report);
-    }
-    eprintln!("{}  running the lab once more", report.text());
-    run(workspace, cache, options)
-}
-
 /// The run that is part of `cargo xtask check`.
 pub fn check(workspace: &Workspace, cache: &Cache) -> Result<()> {
-    let report = tried(workspace, cache, &Options::parse(&[])?)?;
+    let report = run(workspace, cache, &Options::parse(&[])?)?;
     judge(&report).map_err(|e| Error::new(format!("{e}\n{}", report.text())))
 }
 

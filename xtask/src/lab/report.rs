@@ -32,13 +32,6 @@ struct Line {
     numbers: Map<String, Value>,
 }
 
-/// What the errors say of somebody who waited in vain.
-const STALLS: [&str; 3] = [
-    "no end in time of",
-    "has not come true",
-    "has not answered for",
-];
-
 /// What a step has seen: words for people, numbers for programs.
 pub struct Seen {
     said: String,
@@ -117,16 +110,6 @@ impl Report {
         self.lines.iter().filter(of).count()
     }
 
-    /// Has something failed, and nothing but that an end did not come?
-    pub fn stalled(&self) -> bool {
-        let mut failed = self
-            .lines
-            .iter()
-            .filter(|line| line.verdict == Verdict::Failed);
-        let waited = |line: &Line| STALLS.iter().any(|words| line.said.contains(words));
-        self.count(Verdict::Failed) > 0 && failed.all(waited)
-    }
-
     pub fn text(&self) -> String {
         let mut text = String::new();
         for line in &self.lines {
@@ -197,17 +180,5 @@ mod tests {
         assert_eq!(json["lines"][0]["numbers"]["n"], 3);
         assert_eq!(json["lines"][2]["verdict"], "failed");
         assert_eq!(json["lines"][2]["said"], "why");
-        assert!(!report.stalled());
-    }
-
-    #[test]
-    fn only_waiting_in_vain_is_a_stall() {
-        let mut report = Report::default();
-        report.step("good", |_| Ok(Seen::new(""))).unwrap();
-        assert!(!report.stalled());
-        let _ = report.step("late", |_| fail("L1: no end in time of `x`"));
-        assert!(report.stalled());
-        let _ = report.step("stale", |_| fail("2 stale uses"));
-        assert!(!report.stalled());
     }
 }
