@@ -4,7 +4,7 @@ use std::cell::Cell;
 
 use super::first_stage::FirstStage;
 use super::second_stage::SecondStage;
-use super::walk::{Found, LastTable, Leaf, resume, walk};
+use super::walk::{Found, LastTable, Leaf, resume, settled, walk};
 use super::{
     Access, Diagnostic, Fault, Permissions, TableError, TableMemory, Translation, is_beyond,
     is_interrupt_address,
@@ -140,7 +140,10 @@ impl Stages {
             }
             Self::Nested(first, second) => {
                 let leaf = resume(memory, &first.format, table, address, access)?;
-                below(memory, leaf, second, access).ok()
+                memory.second_stage_walk();
+                let (format, access) = (&second.format, access.with_privileged(false));
+                let found = settled(memory, format, second.table, leaf.address(), access)?;
+                Some(through(leaf, found.leaf))
             }
         }?;
         let interrupts = is_interrupt_address(leaf.address());
@@ -205,11 +208,14 @@ fn below<M: TableMemory + ?Sized>(
     second: &Tables<SecondStage>,
     access: Access,
 ) -> Result<Leaf, Fault> {
-    let page = leaf.translation();
-    let access = access.with_privileged(false);
-    let found = second.walk(memory, page.address, access)?.leaf;
-    let translation = found.translation();
-    Ok(Leaf::new(
+    let found = second.walk(memory, leaf.address(), access.with_privileged(false))?;
+    Ok(through(leaf, found.leaf))
+}
+
+/// A first-stage leaf whose page the second stage has at `found`.
+fn through(leaf: Leaf, found: Leaf) -> Leaf {
+    let (page, translation) = (leaf.translation(), found.translation());
+    Leaf::new(
         Translation {
             address: translation.address,
             page_size: translation.page_size.min(page.page_size),
@@ -217,7 +223,7 @@ fn below<M: TableMemory + ?Sized>(
         },
         leaf.flags().dirty() && found.flags().dirty(),
         translation.page_size < page.page_size,
-    ))
+    )
 }
 
 /// Memory as the first stage's walk sees it: guest-physical addresses, translated by

@@ -347,32 +347,41 @@ pub fn walk<M: TableMemory + ?Sized, F: PageFormat>(
     for _ in 0..MAX_RESTARTS {
         let mut path = [Step::default(); MAX_LEVELS];
         let way = descend(memory, format, root, address, access, &mut path)?;
-        let (level, leaf) = (way.level, way.last.entry);
-        let rights = way.above.and(format.rights(leaf));
-        let permissions = format.permissions(rights, leaf, access);
-        format.check_access(rights, permissions, access)?;
+        let permissions = permitted(format, &way, access)?;
         if !access.look() && !way.marked {
             let taken = path.get(..way.depth).unwrap_or_default();
             if !mark(memory, format, taken, access.write())? {
                 continue;
             }
         }
-        let page_size = 1_u64 << page_shift(level);
-        let low = page_size.wrapping_sub(1);
-        return Ok(Found {
-            leaf: Leaf::new(
-                Translation {
-                    address: (format.address_of(leaf) & !low) | (address & low),
-                    page_size,
-                    permissions,
-                },
-                format.is_dirty(leaf) || (access.write() && !access.look()),
-                false,
-            ),
-            table: (level == 1).then(|| LastTable::with_entry(way.last.address, way.above)),
-        });
+        return Ok(way.end(format, permissions, address, access));
     }
     Err(format.contention())
+}
+
+/// The same if it succeeds with nothing to be marked, else None, and nothing has been.
+pub fn settled<M: TableMemory + ?Sized, F: PageFormat>(
+    memory: &M,
+    format: &F,
+    root: u64,
+    address: u64,
+    access: Access,
+) -> Option<Found> {
+    format.check_address(address).ok()?;
+    let mut path = [Step::default(); MAX_LEVELS];
+    let way = descend(memory, format, root, address, access, &mut path).ok()?;
+    let permissions = permitted(format, &way, access).ok()?;
+    way.marked
+        .then(|| way.end(format, permissions, address, access))
+}
+
+/// What a way permits.
+fn permitted<F: PageFormat>(format: &F, way: &Way, access: Access) -> Result<Permissions, Fault> {
+    let leaf = way.last.entry;
+    let rights = way.above.and(format.rights(leaf));
+    let permissions = format.permissions(rights, leaf, access);
+    format.check_access(rights, permissions, access)?;
+    Ok(permissions)
 }
 
 /// Begin at the last table, which an earlier walk found. None unless the access succeeds with nothing to be
@@ -427,6 +436,33 @@ struct Way {
     above: Rights,
     /// Nothing is to be marked.
     marked: bool,
+}
+
+impl Way {
+    /// The end of a walk for `address`, once what is to be marked is.
+    fn end<F: PageFormat>(
+        &self,
+        format: &F,
+        permissions: Permissions,
+        address: u64,
+        access: Access,
+    ) -> Found {
+        let leaf = self.last.entry;
+        let page_size = 1_u64 << page_shift(self.level);
+        let low = page_size.wrapping_sub(1);
+        Found {
+            leaf: Leaf::new(
+                Translation {
+                    address: (format.address_of(leaf) & !low) | (address & low),
+                    page_size,
+                    permissions,
+                },
+                format.is_dirty(leaf) || (access.write() && !access.look()),
+                false,
+            ),
+            table: (self.level == 1).then(|| LastTable::with_entry(self.last.address, self.above)),
+        }
+    }
 }
 
 /// Follow the entries to the leaf.
