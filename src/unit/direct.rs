@@ -501,8 +501,8 @@ impl Unit {
         if request.write && leaf.translation().permissions.write() && !leaf.flags().dirty() {
             leaf = match self.leaf(route, request.address, writing) {
                 Ok((marked, _)) => marked,
-                // What was cached may be older than what refuses.
-                Err(refusal) if origin != Origin::Walk && refusal.fault.reason.is_recoverable() => {
+                // What was cached, be it the table alone, may be older than what refuses.
+                Err(refusal) if refusal.fault.reason.is_recoverable() => {
                     match route
                         .stages
                         .translate(&*self.memory, request.address, reading)
