@@ -220,9 +220,9 @@ impl Walk<'_> {
         set.fold(value, |value, update| value | update.bits) & bits == bits
     }
 
-    /// Is all set that is to be?
-    fn is_marked(&self) -> bool {
-        self.updates.iter().all(|update| {
+    /// Is all set that the first of the updates are to set?
+    fn is_marked(&self, updates: usize) -> bool {
+        self.updates[..updates].iter().all(|update| {
             let value = self.view.read(update.address).expect("was read before");
             value & update.bits == update.bits
         })
@@ -320,7 +320,7 @@ impl Walk<'_> {
         if second.accessed_dirty && write {
             self.second_dirty(second, mapped.leaf);
         }
-        if self.above.is_some() && !self.is_marked() {
+        if self.above.is_some() && !self.is_marked(self.updates.len()) {
             return Err(Vec::new());
         }
         Ok(Page {
@@ -521,7 +521,7 @@ impl Walk<'_> {
             self.first_update(first, second, leaf, dirty_stage.as_ref(), FIRST_DIRTY);
         }
         let marked = self.updates.len();
-        if self.above.is_some() && !self.is_marked() {
+        if self.above.is_some() && !self.is_marked(unmarked) {
             return Err(Vec::new());
         }
         if let Some(second) = second {
@@ -558,6 +558,9 @@ impl Walk<'_> {
             address = mapped.address;
             size = size.min(mapped.size);
             second_leaf = Some(mapped.leaf);
+        }
+        if self.above.is_some() && write && !self.is_marked(marked) {
+            return Err(Vec::new());
         }
         // Step 5: a write leaves its mark, in each stage.
         if request.write && write {
