@@ -236,8 +236,10 @@ fn a_retired_tag_has_nothing_and_gets_nothing() {
 
 #[test]
 fn the_place_of_a_tag_that_is_gone_has_none_of_its_entries() {
+    // Under Miri the table takes seconds to be gone through.
+    const ROUNDS: u32 = if cfg!(miri) { 3 } else { 1000 };
     let cache = TranslationCache::default();
-    for round in 0..1000 {
+    for round in 0..ROUNDS {
         let tag = cache.new_tag();
         let link = tag.link().unwrap();
         assert_eq!(cached(&cache, &tag, 0x1000), None, "{round}");
