@@ -5,8 +5,8 @@ use crate::compare::{agrees, page_beside_interrupts};
 use crate::machine::{SOURCE_IDS, Said};
 use crate::reference::lookup::{Stages, table_mode};
 use crate::reference::queue::Command;
-use crate::reference::walk::{walk, walk_below};
-use crate::reference::{Context, Kind, Outcome, Request, mask};
+use crate::reference::walk::{Page, walk_below};
+use crate::reference::{Context, Kind, Outcome, Paging, Request, mask};
 use crate::run::{Candidate, Run};
 use crate::world::PASIDS;
 
@@ -186,62 +186,99 @@ impl Run<'_> {
             let Some(paging) = &candidate.paging else {
                 continue;
             };
-            let (page, size) = match (said, &candidate.outcome) {
+            match (said, &candidate.outcome) {
                 (Said::Page { size, .. }, Outcome::Page(page))
                     if agrees(&candidate.outcome, request, said).is_ok() =>
                 {
-                    (page.clone(), *size)
+                    let written = request.write && page.write;
+                    self.keep(device, request, paging, page, *size, written);
                 }
                 (Said::Refused { .. }, _) => {
-                    let reads = Request {
-                        kind: Kind::Untranslated,
-                        read: true,
-                        write: false,
-                        execute: false,
-                        ..*request
-                    };
-                    let view = self.machine.memory.now();
-                    match walk(view, &self.machine.capabilities, paging, &reads) {
-                        Outcome::Page(page) => {
-                            let size = page.size.unwrap_or(0x1000);
-                            let size = page_beside_interrupts(size, request.address, page.address);
-                            (page, size)
-                        }
-                        Outcome::Refused(..) => continue,
+                    for page in self.readable(device, request, candidate, candidates) {
+                        let size = page.size.unwrap_or(0x1000);
+                        let size = page_beside_interrupts(size, request.address, page.address);
+                        self.keep(device, request, paging, &page, size, false);
                     }
                 }
-                _ => continue,
-            };
-            let written = matches!(said, Said::Page { .. }) && request.write && page.write;
-            let name = Name {
-                device,
-                domain: paging.domain,
-                pasid: paging.pasid,
-                kind: FillKind::of(&paging.stages),
-                base: request.address & !(size - 1),
-                size,
-                privileged: request.privileged && request.pasid.is_some(),
-            };
-            let table = LastTable {
-                name: Name {
-                    base: request.address & !(TABLE_REACH - 1),
-                    size: TABLE_REACH,
-                    ..name.clone()
-                },
-                moment: self.machine.memory.version(),
-            };
-            if !self.tables.contains(&table) {
-                self.tables.push(table);
+                _ => {}
             }
-            self.fills.push(Fill {
-                name,
-                offset: page.address.wrapping_sub(request.address),
-                read: page.read,
-                write: page.write,
-                execute: page.execute,
-                dirty: !page.tracks_dirty || written || page.dirty,
-            });
         }
+    }
+
+    /// What reading comes to, now or from a cached table on.
+    fn readable(
+        &self,
+        device: usize,
+        request: &Request,
+        candidate: &Candidate,
+        candidates: &[Candidate],
+    ) -> Vec<Page> {
+        let reads = Request {
+            kind: Kind::Untranslated,
+            read: true,
+            write: false,
+            execute: false,
+            ..*request
+        };
+        let Some(paging) = &candidate.paging else {
+            return Vec::new();
+        };
+        let memory = &self.machine.memory;
+        let moments = self
+            .tables
+            .iter()
+            .filter(|table| table.name.is_for(device, &reads, candidates))
+            .filter(|table| table.name.is_of(device, candidate))
+            .map(|table| Some(memory.at(table.moment)));
+        moments
+            .chain([None])
+            .filter_map(|above| {
+                let capabilities = &self.machine.capabilities;
+                match walk_below(above, memory.now(), capabilities, paging, &reads) {
+                    Outcome::Page(page) => Some(page),
+                    Outcome::Refused(..) => None,
+                }
+            })
+            .collect()
+    }
+
+    fn keep(
+        &mut self,
+        device: usize,
+        request: &Request,
+        paging: &Paging,
+        page: &Page,
+        size: u64,
+        written: bool,
+    ) {
+        let name = Name {
+            device,
+            domain: paging.domain,
+            pasid: paging.pasid,
+            kind: FillKind::of(&paging.stages),
+            base: request.address & !(size - 1),
+            size,
+            privileged: request.privileged && request.pasid.is_some(),
+        };
+        let table = LastTable {
+            name: Name {
+                base: request.address & !(TABLE_REACH - 1),
+                size: TABLE_REACH,
+                ..name.clone()
+            },
+            moment: self.machine.memory.version(),
+        };
+        if !self.tables.contains(&table) {
+            self.tables.push(table);
+        }
+        self.fills.push(Fill {
+            name,
+            offset: page.address.wrapping_sub(request.address),
+            read: page.read,
+            write: page.write,
+            execute: page.execute,
+            dirty: !page.tracks_dirty || written || page.dirty,
+        });
     }
 
     /// The candidates, and what they come to from a cached table on, if the request then succeeds.
