@@ -50,6 +50,8 @@ pub fn run(args: &[String]) -> Result<()> {
 #[derive(Default)]
 pub struct Tally {
     pub only: String,
+    /// The names that were asked about.
+    names: Vec<String>,
     passed: u32,
     failed: u32,
 }
@@ -62,6 +64,7 @@ impl Tally {
 
     /// Runs one of them.
     pub fn check(&mut self, name: &str, test: impl FnOnce(&mut Step) -> Result<()>) {
+        self.names.push(name.to_owned());
         if !self.wants(name) {
             return;
         }
@@ -79,8 +82,15 @@ impl Tally {
         }
     }
 
-    /// Says how many there were.
+    /// Says how many there were. None at all is an error, as a name was misspelt.
     pub fn end(&self) -> Result<()> {
+        if self.passed == 0 && self.failed == 0 {
+            let names = self.names.join("\n  ");
+            return Err(
+                Error::new(format!("no check has {:?} in its name", self.only))
+                    .next(format!("one of\n  {names}")),
+            );
+        }
         println!("{} passed, {} failed", self.passed, self.failed);
         if self.failed == 0 {
             Ok(())
