@@ -266,6 +266,8 @@ fn more_tags_than_there_are_places_do_without_entries() {
 
 #[test]
 fn what_is_packed_comes_out_again() {
+    let cache = TranslationCache::default();
+    let tag = cache.new_tag();
     for bits in 0..256_u32 {
         let flag = |bit: u32| bits & (1 << bit) != 0;
         let packed = Leaf::new(
@@ -283,10 +285,9 @@ fn what_is_packed_comes_out_again() {
             flag(6),
             flag(7),
         );
-        let cache = TranslationCache::default();
-        let tag = cache.new_tag();
-        cache.fill(&tag, tag.ticket(), false, 0x40_0000, packed);
-        assert_eq!(cache.get(&tag, false, 0x40_0000), Some(packed));
+        let address = u64::from(bits) << 21;
+        cache.fill(&tag, tag.ticket(), false, address, packed);
+        assert_eq!(cache.get(&tag, false, address), Some(packed));
     }
 }
 
