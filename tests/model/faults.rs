@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::conditions::{self, Case, Condition, Guest};
+use crate::conditions::{self, Case, Condition, Guest, Mode, WRITE};
 use crate::coverage::Coverage;
 use crate::machine::Said;
 use crate::reference::{Kind, Request};
@@ -103,6 +103,17 @@ fn also_as_translation(guest: &Guest, request: &Request) {
         ..*request
     };
     answer(guest, &request);
+}
+
+/// Who asks to read and to write a page that may only be written, and not be marked as written, gets nothing: 79 for
+/// reading, or 77 for writing.
+#[test]
+fn a_page_to_be_written_alone_cannot_be_marked() {
+    let mut guest = Guest::new(Mode::Nested, WRITE);
+    guest.set(Guest::first(1), 0x20);
+    guest.clear(Guest::second_of_table(1), 2);
+    guest.clear(Guest::second_of_page(), 1);
+    also_as_translation(&guest, &WRITE);
 }
 
 #[test]

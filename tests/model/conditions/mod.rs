@@ -7,7 +7,7 @@ mod others;
 mod scalable;
 mod walks;
 
-pub use guest::{Guest, Mode, NOWHERE, PASID, READ};
+pub use guest::{Guest, Mode, NOWHERE, PASID, READ, WRITE};
 
 use crate::reference::Request;
 

@@ -160,7 +160,7 @@ pub fn walk_below<'a>(
     });
     // 3.6.2, 3.7.2: a page is used only once the bits that say so are set. When the walk is
     // refused for another reason, whether that comes first is open.
-    let denied: Vec<u8> = walk
+    let mut denied: Vec<u8> = walk
         .updates
         .iter()
         .filter(|update| !update.optional)
@@ -171,7 +171,13 @@ pub fn walk_below<'a>(
             page.updates = walk.updates;
             Outcome::Page(page)
         }
-        Ok(_) => refused(denied, paging.quiet, walk.updates),
+        Ok(page) => {
+            // So it is for a translation request that may not read the page: neither can be had.
+            if walk.is_translation() && request.read && !page.read && denied == [0x77] {
+                denied.push(0x79);
+            }
+            refused(denied, paging.quiet, walk.updates)
+        }
         Err(mut codes) => {
             codes.extend(denied);
             refused(codes, paging.quiet, walk.updates)
