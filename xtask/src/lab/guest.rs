@@ -7,8 +7,9 @@ use serde_json::json;
 
 use super::host::all_ok;
 use super::host::{NESTED, SECOND_STAGE, pgtt};
-use super::machine::{Counters, DISK, DISK_IN_L2, Machine, NET, NET_IN_L2, THIRD, THIRD_IN_L2};
+use super::machine::{ASSIGNED, Assigned, Counters, DISK_IN_L2, Machine, NET_IN_L2, THIRD_IN_L2};
 use super::report::{Report, Seen};
+use super::restore;
 use crate::ui::{Result, Step, fail};
 
 /// Of the disk L2 reads this, which L0 has filled, and writes what follows.
@@ -84,17 +85,7 @@ impl Guest<'_> {
             Ok(Seen::new(network(machine, step)?))
         })?;
         step_of(report, machine, "l2.third-device", |machine, step| {
-            let command =
-                format!("give {THIRD_IN_L2} && nesting 0000:{THIRD_IN_L2} $(vfio {THIRD_IN_L2})");
-            let (_, said) = machine.l2.try_for(step, &command, LONG)?;
-            if said.ends_with("error attach: Invalid argument") {
-                machine.no_iommufd_in_l2 = Some(SECOND_STAGE_ONLY);
-                return Ok(Seen::skipped(SECOND_STAGE_ONLY));
-            }
-            all_ok(&said, &["dma plain"])?;
-            Ok(Seen::new(
-                "vfio-pci and iommufd in L2: a page copied through a domain of L2's own",
-            ))
+            third_device(machine, step)
         })
     }
 
@@ -106,6 +97,7 @@ impl Guest<'_> {
         step_of(report, machine, "l2.unplug", |machine, step| {
             self.unplug(machine, step)
         })?;
+        restore::steps(report, machine, self.unit)?;
         step_of(report, machine, "l2.reboot", |machine, step| {
             machine.l2.run(step, "reboot -f &")?;
             machine.wait_for_l2(step)?;
@@ -133,25 +125,16 @@ impl Guest<'_> {
         let reading =
             "{ disk read /dev/nvme0n1 0 67108864 $RANDOM | sha256sum >/tmp/meanwhile; } &";
         machine.l2.run(step, reading)?;
-        let gone = |machine: &mut Machine, step: &mut Step| {
-            machine
-                .monitor
-                .execute("device_del", json!({ "id": "net" }))?;
-            machine.until(step, "unplugged", LONG, |machine, _| {
-                Ok(!machine.monitor.human("info pci")?.contains("id \"net\""))
-            })
-        };
-        gone(machine, step)?;
+        let [_, card, _] = &ASSIGNED;
+        machine.unplug(step, card)?;
         let left = machine.l2.run(step, "ls /sys/bus/pci/devices")?;
         machine.l2.run_for(step, "wait", LONG)?;
         let meanwhile = machine.l2.run(step, "cat /tmp/meanwhile")?;
-        if left.contains(NET_IN_L2) || !meanwhile.contains(self.sum) {
+        if left.contains(card.in_l2) || !meanwhile.contains(self.sum) {
             return fail(format!("devices: {left}\nread meanwhile: {meanwhile}"));
         }
         // L1's own driver gets it back, so that L1 itself can use it, and L2 again after that.
-        let again = json!({ "driver": "vfio-pci", "id": "net", "host": format!("0000:{NET}"),
-            "iommufd": "iommufd0", "bus": "plug", "rombar": 0 });
-        machine.monitor.execute("device_add", again)?;
+        machine.plug(card)?;
         machine.until(step, "plugged in", LONG, |machine, step| {
             Ok(machine.l2.run(step, "ls /sys/class/net")?.contains("eth"))
         })?;
@@ -176,11 +159,11 @@ pub fn step_of(
 }
 
 /// L2's devices have this PGTT in L1's tables.
-fn attached(machine: &mut Machine, step: &mut Step, wanted: u64) -> Result<()> {
-    for device in [DISK, NET, THIRD] {
-        let found = pgtt(machine, step, device)?;
+pub fn attached(machine: &mut Machine, step: &mut Step, wanted: u64) -> Result<()> {
+    for device in &ASSIGNED {
+        let found = pgtt(machine, step, device.in_l1)?;
         if found != wanted {
-            return fail(format!("{device}: PGTT is {found}, not {wanted}"));
+            return fail(format!("{}: PGTT is {found}, not {wanted}", device.in_l1));
         }
     }
     Ok(())
@@ -188,7 +171,7 @@ fn attached(machine: &mut Machine, step: &mut Step, wanted: u64) -> Result<()> {
 
 fn domains(machine: &mut Machine, step: &mut Step) -> Result<Seen> {
     let release = machine.l2.run(step, "uname -r")?;
-    for device in [DISK_IN_L2, NET_IN_L2, THIRD_IN_L2] {
+    for Assigned { in_l2: device, .. } in &ASSIGNED {
         let file = format!("cat /sys/bus/pci/devices/0000:{device}/iommu_group/type");
         let kind = machine.l2.run(step, &file)?;
         if kind != "DMA" {
@@ -202,7 +185,7 @@ fn domains(machine: &mut Machine, step: &mut Step) -> Result<Seen> {
     )))
 }
 
-fn written(machine: &mut Machine, step: &mut Step) -> Result<()> {
+pub fn written(machine: &mut Machine, step: &mut Step) -> Result<()> {
     let read = format!("disk read /dev/nvme0n1 {READ} {WRITTEN} $RANDOM | sha256sum");
     let pattern = format!("disk pattern {WRITTEN} {SEED} | sha256sum");
     let found = machine.l2.run_for(step, &read, LONG)?;
@@ -213,6 +196,20 @@ fn written(machine: &mut Machine, step: &mut Step) -> Result<()> {
         ));
     }
     Ok(())
+}
+
+/// L2 as a host of its third device.
+pub fn third_device(machine: &mut Machine, step: &mut Step) -> Result<Seen> {
+    let command = format!("give {THIRD_IN_L2} && nesting 0000:{THIRD_IN_L2} $(vfio {THIRD_IN_L2})");
+    let (_, said) = machine.l2.try_for(step, &command, LONG)?;
+    if said.ends_with("error attach: Invalid argument") {
+        machine.no_iommufd_in_l2 = Some(SECOND_STAGE_ONLY);
+        return Ok(Seen::skipped(SECOND_STAGE_ONLY));
+    }
+    all_ok(&said, &["dma plain"])?;
+    Ok(Seen::new(
+        "vfio-pci and iommufd in L2: a page copied through a domain of L2's own",
+    ))
 }
 
 /// An address by DHCP, and packets of any size there and back.

@@ -33,14 +33,51 @@ pub const THIRD: &str = "00:08.0";
 pub const OTHER: &str = "00:09.0";
 
 /// The same devices in L2.
-pub const DISK_IN_L2: &str = "00:05.0";
-pub const NET_IN_L2: &str = "01:00.0";
-pub const THIRD_IN_L2: &str = "00:07.0";
+pub const DISK_IN_L2: &str = "01:00.0";
+pub const NET_IN_L2: &str = "02:00.0";
+pub const THIRD_IN_L2: &str = "03:00.0";
+
+/// A device that L2 gets: its id in L2's emulator, and where L1 and L2 have it.
+pub struct Assigned {
+    pub id: &'static str,
+    pub in_l1: &'static str,
+    pub in_l2: &'static str,
+}
+
+/// Each behind a root port of its own, as there is no hot-plug elsewhere. Firmware numbers the buses in this order.
+pub const ASSIGNED: [Assigned; 3] = [
+    Assigned {
+        id: "disk",
+        in_l1: DISK,
+        in_l2: DISK_IN_L2,
+    },
+    Assigned {
+        id: "net",
+        in_l1: NET,
+        in_l2: NET_IN_L2,
+    },
+    Assigned {
+        id: "third",
+        in_l1: THIRD,
+        in_l2: THIRD_IN_L2,
+    },
+];
+
+impl Assigned {
+    /// Properties of the device, as `device_add` takes them.
+    fn properties(&self) -> Value {
+        json!({ "driver": "vfio-pci", "id": self.id, "host": format!("0000:{}", self.in_l1),
+            "iommufd": "iommufd0", "bus": format!("{}-port", self.id), "rombar": 0 })
+    }
+}
 
 const UNIT: &str = "/machine/peripheral/vtd0";
 
 /// For a guest to come up.
 const BOOT: Duration = Duration::from_secs(90);
+
+/// For a guest to let go of a device.
+const UNPLUG: Duration = Duration::from_secs(60);
 
 /// What is booted: an emulator, firmware and L1's kernel, and a directory with its `initrd`, the
 /// `payload` of its first disk, and the `disk` that L2 gets.
@@ -205,18 +242,52 @@ impl Machine {
         let give = format!("give {DISK} {NET} {THIRD}");
         self.l1.run(step, &give)?;
         self.l2.forget()?;
-        let device = |id: &str, host: &str, place: &str| {
-            format!("-device vfio-pci,id={id},host=0000:{host},iommufd=iommufd0,{place}")
-        };
+        let mut options = "-S".to_owned();
+        for device in &ASSIGNED {
+            options += &format!(" -device '{}'", device.properties());
+        }
+        self.start_emulator(step, unit, &options)
+    }
+
+    /// Starts an emulator that has none of L1's devices and waits for a saved L2.
+    pub fn start_waiting(&mut self, step: &mut Step, unit: &str) -> Result<()> {
+        self.start_emulator(step, unit, "-incoming defer")
+    }
+
+    fn start_emulator(&mut self, step: &mut Step, unit: &str, options: &str) -> Result<()> {
+        let mut ports = String::new();
+        for (n, device) in ASSIGNED.iter().enumerate() {
+            let (slot, chassis) = (n + 5, n + 1);
+            ports += &format!(
+                "-device pcie-root-port,id={}-port,addr={slot},chassis={chassis} ",
+                device.id
+            );
+        }
         let command = format!(
-            "l2 host=iommufd,{unit} 'iommu.strict=1 hugepages=2' -S {} \
-             -device pcie-root-port,id=plug,addr=6,chassis=1 {} {} & l2=$!",
-            device("disk", DISK, "addr=5"),
-            device("net", NET, "bus=plug,rombar=0"),
-            device("third", THIRD, "addr=7"),
+            "l2 host=iommufd,{unit} 'iommu.strict=1 hugepages=2' {ports} {options} & l2=$!"
         );
         self.l1.run(step, &command)?;
         self.monitor.begin()
+    }
+
+    /// Plugs one of L1's devices into L2.
+    pub fn plug(&mut self, device: &Assigned) -> Result<()> {
+        self.monitor
+            .execute("device_add", device.properties())
+            .map(drop)
+    }
+
+    /// Takes it out, and waits until L2 has let go of it.
+    pub fn unplug(&mut self, step: &mut Step, device: &Assigned) -> Result<()> {
+        self.monitor
+            .execute("device_del", json!({ "id": device.id }))?;
+        let (named, what) = (
+            format!("id \"{}\"", device.id),
+            format!("{} unplugged", device.id),
+        );
+        self.until(step, &what, UNPLUG, |machine, _| {
+            Ok(!machine.monitor.human("info pci")?.contains(&named))
+        })
     }
 
     /// Lets L2 run, and waits for it.

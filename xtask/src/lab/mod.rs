@@ -9,6 +9,7 @@ mod host;
 mod machine;
 mod peers;
 mod report;
+mod restore;
 mod soak;
 
 use std::env;

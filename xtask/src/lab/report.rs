@@ -55,6 +55,10 @@ impl Seen {
         }
     }
 
+    pub fn said(&self) -> &str {
+        &self.said
+    }
+
     /// The same, with a reservation.
     pub fn but(mut self, what: &str) -> Self {
         self.said = format!("{}, {what}", self.said);
