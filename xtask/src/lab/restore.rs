@@ -117,6 +117,17 @@ fn dump(machine: &mut Machine) -> Result<String> {
     Ok(registers + &machine.monitor.human("info nested-vtd tables")?)
 }
 
+/// The lines that only one of two dumps has.
+fn differences(before: &str, after: &str) -> String {
+    let only = |one: &str, other: &str, word: &str| -> String {
+        let lines = one
+            .lines()
+            .filter(|line| !other.lines().any(|l| l == *line));
+        lines.map(|line| format!("{word} {line}\n")).collect()
+    };
+    only(before, after, "was") + &only(after, before, "is ")
+}
+
 /// Begins to write L2 to the file.
 fn to_file(machine: &mut Machine) -> Result<()> {
     let parameters = json!({ "max-bandwidth": 1_u64 << 40 });
@@ -205,7 +216,10 @@ fn restore(machine: &mut Machine, step: &mut Step, unit: &str, saved: &Saved) ->
     machine.l1.run(step, &format!("rm {FILE}"))?;
     let unit = dump(machine)?;
     if unit != saved.unit {
-        return fail(format!("the unit was:\n{}\nand is:\n{unit}", saved.unit));
+        return fail(format!(
+            "the unit is not what it was:\n{}",
+            differences(&saved.unit, &unit)
+        ));
     }
     machine.monitor.execute("cont", json!({}))?;
     let word = machine.l2.run(step, "echo $word")?;
@@ -252,4 +266,15 @@ fn plug(machine: &mut Machine, step: &mut Step) -> Result<Seen> {
         third.said(),
         unit.said()
     )))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_differs_is_shown() {
+        assert_eq!(differences("a\nb\n", "a\nb\n"), "");
+        assert_eq!(differences("a\nb\n", "b\nc\n"), "was a\nis  c\n");
+    }
 }
