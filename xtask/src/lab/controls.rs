@@ -24,7 +24,7 @@ pub fn second_stage_page(report: &mut Report, machine: &mut Machine) -> Result<(
                 return Ok(Seen::skipped(why));
             }
             let command = format!(
-                "give {THIRD_IN_L2}; rm -f /tmp/reach*; \
+                "give {THIRD_IN_L2}; rm -f /tmp/reach*; : >/tmp/reached; \
              reach 0000:{THIRD_IN_L2} $(vfio {THIRD_IN_L2}) >/tmp/reached 2>&1 &"
             );
             machine.l2.run(step, &command)?;
