@@ -312,7 +312,7 @@ impl Machine {
     pub fn explain_l2(&mut self, step: &mut Step, e: &Error) -> Error {
         let said = self.l1.run(
             step,
-            "tail -n 5 /tmp/emulator; \
+            "grep -A 1 'KVM internal error' /tmp/emulator; tail -n 5 /tmp/emulator; \
              grep -m 1 -B 4 -A 30 -e 'BUG: ' -e 'Oops: ' -e 'Kernel panic' -e 'WARNING: ' -e 'rcu: INFO' /tmp/l2 || \
              tail -n 12 /tmp/l2; true",
         );

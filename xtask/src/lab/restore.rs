@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::guest::{attached, network, step_of, third_device, written};
 use super::host::NESTED;
-use super::machine::{ASSIGNED, Machine};
+use super::machine::{ASSIGNED, Machine, THIRD_IN_L2};
 use super::report::{Report, Seen};
 use super::unit_of_l2;
 use crate::outcome::register;
@@ -245,17 +245,17 @@ fn restore(machine: &mut Machine, step: &mut Step, unit: &str, saved: &Saved) ->
 
 /// L2 gets its devices again.
 fn plug(machine: &mut Machine, step: &mut Step) -> Result<Seen> {
-    for device in &ASSIGNED {
+    // The third has no driver.
+    let taken = [
+        "[ -e /dev/nvme0n1 ]",
+        "ls /sys/class/net | grep -q eth",
+        &format!("[ -e /sys/bus/pci/devices/0000:{THIRD_IN_L2} ]"),
+    ];
+    for (device, taken) in ASSIGNED.iter().zip(taken) {
         machine.plug(device)?;
-        let there = format!(
-            "until [ -e /sys/bus/pci/devices/0000:{} ]; do usleep 50000; done",
-            device.in_l2
-        );
-        machine.l2.run_for(step, &there, LONG)?;
+        let wait = format!("until {taken}; do usleep 50000; done");
+        machine.l2.run_for(step, &wait, LONG)?;
     }
-    let drivers =
-        "until [ -e /dev/nvme0n1 ] && ls /sys/class/net | grep -q eth; do usleep 50000; done";
-    machine.l2.run_for(step, drivers, LONG)?;
     written(machine, step)?;
     let net = network(machine, step)?;
     attached(machine, step, NESTED)?;
