@@ -114,6 +114,17 @@ impl Report {
         self.lines.iter().filter(of).count()
     }
 
+    /// Has something failed, and nothing but with these words?
+    pub fn failed_by(&self, words: &str) -> bool {
+        let failed = |line: &&Line| line.verdict == Verdict::Failed;
+        self.count(Verdict::Failed) > 0
+            && self
+                .lines
+                .iter()
+                .filter(failed)
+                .all(|line| line.said.contains(words))
+    }
+
     pub fn text(&self) -> String {
         let mut text = String::new();
         for line in &self.lines {
@@ -184,5 +195,16 @@ mod tests {
         assert_eq!(json["lines"][0]["numbers"]["n"], 3);
         assert_eq!(json["lines"][2]["verdict"], "failed");
         assert_eq!(json["lines"][2]["said"], "why");
+    }
+
+    #[test]
+    fn why_all_that_failed_did() {
+        let mut report = Report::default();
+        report.step("good", |_| Ok(Seen::new(""))).unwrap();
+        assert!(!report.failed_by("given up"));
+        let _ = report.step("late", |_| fail("L2: given up"));
+        assert!(report.failed_by("given up"));
+        let _ = report.step("stale", |_| fail("2 stale uses"));
+        assert!(!report.failed_by("given up"));
     }
 }
